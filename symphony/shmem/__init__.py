@@ -1,0 +1,1 @@
+"""Shared memory without domain nouns: names, the registry, segments that describe themselves."""
