@@ -1,0 +1,1 @@
+"""Pool Manager: models, instances, seats. See README.md of this folder."""
