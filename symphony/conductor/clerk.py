@@ -1,0 +1,298 @@
+"""The clerk: a Python thread for what is rare. It spawns, copies large outputs, finds memory, keeps ended runs.
+
+It waits on three descriptors: the loop's bell, the Keeper's socket, and a pipe by which other threads hand it jobs.
+Nothing it does is awaited by the loop's thread.
+"""
+
+import logging
+import os
+import selectors
+import threading
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from symphony.conductor import state
+from symphony.conductor.overdue import end_late
+from symphony.conductor.players import FAILED_STARTS
+from symphony.model.errors import NoSpace, SymphonyError
+from symphony.native import ffi, lib
+from symphony.pit.dag.graph import room_for
+from symphony.pit.tables import NONE
+
+log = logging.getLogger("symphony.clerk")
+
+MEMORY_FAULTS = (SymphonyError, OSError, OverflowError, ValueError, MemoryError)
+"""What asking for memory may end in, with sizes that an extension has named: the loop gets its answer all the same."""
+PATIENCE_S = 1.0
+BACKLOG_S = 0.002
+GROWTH = 8
+IN_ARENA, IN_PARTS = 1, 2
+"""Slot of an output's row while its node is storing: where its bytes still are."""
+PART_HEAD_BYTES = 16
+
+
+class Clerk:
+    """One thread; `submit` hands it a job from any other. `start` and `stop` once each."""
+
+    def __init__(self, conductor: Any) -> None:
+        self.conductor = conductor
+        self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._wake_out, self._wake_in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._selector = selectors.DefaultSelector()
+        self._stopping = False
+        self._lock = threading.Lock()
+        self._parts: dict[tuple, tuple[Any, int, int]] = {}
+        self._keeper_fd = -1
+        self.thread = threading.Thread(target=self._serve, name="symphony-clerk", daemon=True)
+        self._handlers = {
+            state.WANT_PLAYER: self._want_player, state.STORE: self._store, state.PART: self._part,
+            state.NEED_ARENA: self._need_arena, state.GROW: self._grow, state.RUN_ENDED: self._run_ended,
+            state.PLAYER_GONE: self._player_gone, state.PLAYER_UP: self._player_up, state.BAD_RECORD: self._bad_record,
+            state.RUN_STARTED: self._run_started, state.LOOP_ENDED: lambda *words: None,
+        }  # fmt: skip
+
+    def start(self) -> None:
+        self._selector.register(self.conductor.outbox.bell_out, selectors.EVENT_READ)
+        self._selector.register(self._wake_out, selectors.EVENT_READ)
+        self._keeper_fd = self.conductor.keeper.fileno()
+        self._selector.register(self._keeper_fd, selectors.EVENT_READ)
+        self.thread.start()
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Run a job in the clerk's thread, soon. Safe from any thread."""
+        self._jobs.put(job)
+        self._wake()
+
+    def stop(self) -> None:
+        """End the thread after what was submitted before."""
+        self._stopping = True
+        self._wake()
+        self.thread.join()
+        self._selector.close()
+        with self._lock:
+            os.close(self._wake_out)
+            os.close(self._wake_in)
+            self._wake_in = -1
+
+    def _wake(self) -> None:
+        # Under the lock: a late timer must not write into whatever has the pipe's number by then.
+        with self._lock:
+            if self._wake_in >= 0:
+                try:
+                    os.write(self._wake_in, b"\0")
+                except BlockingIOError:
+                    pass
+
+    def _serve(self) -> None:
+        looked = time.monotonic()
+        while not self._stopping:
+            busy = self._turn()
+            if time.monotonic() - looked >= PATIENCE_S:
+                looked = time.monotonic()
+                self._guarded(end_late, self.conductor)
+            if busy or not self.conductor.outbox.about_to_sleep():
+                continue
+            told = self.conductor.players.flush()
+            self._selector.select(PATIENCE_S if self.conductor.inbox.flush() and told else BACKLOG_S)
+            self.conductor.outbox.awake()
+            self._drain_pipe()
+
+    def _drain_pipe(self) -> None:
+        try:
+            os.read(self._wake_out, 4096)
+        except BlockingIOError:
+            pass
+
+    def _turn(self) -> bool:
+        """Everything that waits, once. Whether there was anything."""
+        self.conductor.inbox.flush()
+        busy = False
+        for kind, words, raw in self.conductor.outbox.receive():
+            busy = True
+            self._guarded(self._handlers[kind], *((raw,) if kind == state.PART else words))
+        for message in self.conductor.keeper.receive():
+            busy = True
+            self._guarded(self._from_keeper, message)
+        while True:
+            try:
+                job = self._jobs.get_nowait()
+            except Empty:
+                return busy
+            busy = True
+            self._guarded(job)
+
+    def _guarded(self, call: Callable[..., None], *args: Any) -> None:
+        try:
+            call(*args)
+        except Exception:
+            log.exception("the clerk met a fault of its own")
+
+    # -- the Keeper ---------------------------------------------------------------------------------------
+
+    def _from_keeper(self, message: dict) -> None:
+        players = self.conductor.players
+        operation = message["op"]
+        if operation == "spawned":
+            players.spawned(message)
+        elif operation == "failed":
+            players.died(message, str(message.get("error", "")))
+        elif operation == "died":
+            players.died(message, self._words(message))
+        elif operation == "gone":
+            self._keeper_gone()
+
+    def _words(self, message: dict) -> str:
+        how = f"signal {message['signal']}" if message.get("signal") else f"status {message.get('status')}"
+        words = str(message.get("last_words") or "").strip()
+        return f"ended by {how}" + (f"; its last words:\n{words}" if words else "")
+
+    def _keeper_gone(self) -> None:
+        self._selector.unregister(self._keeper_fd)
+        self.conductor.keeper_lost()
+
+    # -- players ------------------------------------------------------------------------------------------
+
+    def _want_player(self, model: int, *_: int) -> None:
+        hosted = self.conductor.hosted_by_model.get(model)
+        if hosted is None or self.conductor.closing:
+            return
+        try:
+            self.conductor.players.start(hosted)
+        except (SymphonyError, OSError, RuntimeError) as error:
+            hosted.last_words = f"it cannot be started: {error}"
+            self._give_up(hosted)
+
+    def _give_up(self, hosted: Any) -> None:
+        hosted.failed_starts = 0
+        hosted.given_up = hosted.last_words
+        self.conductor.inbox.tell(state.MODEL_FAILED, hosted.model)
+
+    def _player_up(self, row: int, *_: int) -> None:
+        self.conductor.players.up(row)
+
+    def _player_gone(self, row: int, *_: int) -> None:
+        hosted = self.conductor.players.gone(row)
+        if hosted.failed_starts >= FAILED_STARTS:
+            self._give_up(hosted)
+
+    def _bad_record(self, row: int, *_: int) -> None:
+        log.warning("player %d wrote what no honest extension writes; it is ended", row)
+        self.conductor.players.end(row, 0.0)
+
+    # -- memory -------------------------------------------------------------------------------------------
+
+    def _need_arena(self, r: int, serial: int, size: int, *_: int) -> None:
+        run = self.conductor.run_at(r, serial)
+        if run is None:
+            return
+        run.arena_bytes = min(run.arena_bytes * 4, 64 << 20)
+        try:
+            arena = self._arena_of(size, run.arena_bytes, r)
+        except MEMORY_FAULTS as error:
+            run.error = f"its outputs find no memory: {error}"
+            self.conductor.inbox.tell(state.ARENA, r, serial, 0)
+            return
+        self.conductor.inbox.tell(state.ARENA, r, serial, arena.id, arena.address, arena.size, arena.used)
+
+    def _arena_of(self, least: int, wanted: int, r: int) -> Any:
+        """An arena of the wanted size, or, where memory is short, of the least that helps."""
+        try:
+            return self.conductor.store.arena(max(least, wanted), r)
+        except NoSpace:
+            return self.conductor.store.arena(least, r)
+
+    def _grow(self, r: int, serial: int, node: int, attempt: int, p: int, *_: int) -> None:
+        run = self.conductor.run_at(r, serial)
+        if run is None:
+            return
+        graph = run.segment.table("graph")[0]
+        try:
+            room_for(run.segment, *self.conductor.next_room(run, graph))
+            grown = 1
+        except MEMORY_FAULTS as error:
+            run.error = f"the fan-out finds no memory: {error}"
+            grown = 0
+        self.conductor.inbox.tell(state.GROWN, r, grown)
+        if node != NONE:
+            self.conductor.inbox.tell(state.STORED, r, node, attempt, 1, p)
+
+    def _store(self, r: int, serial: int, node: int, attempt: int, p: int, *_: int) -> None:
+        """Copy a node's large outputs out of its player's arena."""
+        stored = 0
+        run = self.conductor.run_at(r, serial)
+        player = self.conductor.players.live.get(p)
+        if run is not None and player is not None:
+            try:
+                self._copy_outputs(run, r, node, attempt, player)
+                stored = 1
+            except MEMORY_FAULTS as error:
+                run.error = f"an output finds no memory: {error}"
+        self.conductor.inbox.tell(state.STORED, r, node, attempt, stored, p)
+
+    def _copy_outputs(self, run: Any, r: int, node: int, attempt: int, player: Any) -> None:
+        step = run.segment.table("steps")[int(run.segment.table("nodes")[node]["step"])]
+        first = int(run.segment.table("nodes")[node]["output"])
+        rows = run.segment.table("outputs")
+        arena_base = player.channel.addresses()["arena"]
+        for k in range(int(step["output_count"])):
+            row = rows[first + k]
+            if row["slot"] == IN_PARTS:
+                arena, at, have = self._parts.pop((r, node, attempt, k), (None, 0, 0))
+                if have != int(row["size_bytes"]):
+                    raise SymphonyError(f"output {k} of node {node} came in pieces that do not make it whole")
+            elif row["slot"] == IN_ARENA and row["size_bytes"]:
+                size = int(row["size_bytes"])
+                arena, at = self.conductor.store.block(size, r)
+                inside = int(row["offset_bytes"]) & (player.channel.arena_bytes - 1)
+                copy_memory(arena.address + at, arena_base + inside, size)
+            else:
+                row["slot"] = 0
+                continue
+            row["segment"], row["offset_bytes"], row["slot"] = arena.id, at, 0
+
+    def _part(self, raw: bytes) -> None:
+        """One piece of an output larger than its player's arena: gathered in memory of the run's."""
+        p, serial = memoryview(raw[:PART_HEAD_BYTES]).cast("q")
+        part = ffi.new("sym_part_t *")
+        ffi.memmove(part, raw[PART_HEAD_BYTES:], ffi.sizeof("sym_part_t"))
+        r, node = int(part.run), int(part.node)
+        run = self.conductor.run_at(r, serial)
+        player = self.conductor.players.live.get(p)
+        if run is not None and player is not None:
+            try:
+                self._gather(part, r, node, player)
+            except MEMORY_FAULTS as error:
+                run.error = f"an output finds no memory: {error}"
+        self.conductor.inbox.tell(state.STORED, r, -1, 0, 1, p)
+
+    def _gather(self, part: Any, r: int, node: int, player: Any) -> None:
+        key = (r, node, int(part.attempt), int(part.output))
+        if part.at_bytes == 0:
+            arena, at = self.conductor.store.block(int(part.total_bytes), r)
+            self._parts[key] = (arena, at, 0)
+        if key not in self._parts:
+            return
+        arena, at, have = self._parts[key]
+        if int(part.at_bytes) != have:
+            del self._parts[key]
+            return
+        inside = int(part.offset_bytes) & (player.channel.arena_bytes - 1)
+        copy_memory(arena.address + at + have, player.channel.addresses()["arena"] + inside, int(part.size_bytes))
+        self._parts[key] = (arena, at, have + int(part.size_bytes))
+
+    # -- runs ---------------------------------------------------------------------------------------------
+
+    def _run_started(self, r: int, serial: int, *_: int) -> None:
+        self.conductor.run_moved(serial)
+
+    def _run_ended(self, r: int, serial: int, last: int, *_: int) -> None:
+        for key in [key for key in self._parts if key[0] == r]:
+            del self._parts[key]
+        self.conductor.run_ended(serial, last)
+
+
+def copy_memory(to: int, source: int, size: int) -> None:
+    """Plain copy between addresses; other Python threads run meanwhile."""
+    lib.sym_copy(ffi.cast("void *", to), ffi.cast("void *", source), size)

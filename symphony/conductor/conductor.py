@@ -1,0 +1,675 @@
+"""The Conductor: one engine, as an object of the process that decides for it.
+
+It owns the name, the state segment, the loop's thread, the clerk, the door and the link to the Keeper. Its public
+methods are what the door and the embedding program call; they are safe from any thread and never wait for the loop,
+except `wait`.
+"""
+
+import logging
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from symphony.conductor import state
+from symphony.conductor.clerk import Clerk
+from symphony.conductor.failure import explain
+from symphony.conductor.mailbox import Inbox, Outbox, PrivateRing
+from symphony.conductor.overdue import end_cancelled
+from symphony.conductor.plan import Plan, plan_run, refuse_unmeetable
+from symphony.conductor.players import Hosted, Players
+from symphony.conductor.report import describe_run, record_lines, status_of
+from symphony.conductor.tables import OWNER_SELF, Tables, read_name, write_name
+from symphony.model import score as scores
+from symphony.model import value
+from symphony.model.errors import (
+    EngineLost,
+    KeeperError,
+    RoomError,
+    RunNotFound,
+    ScoreError,
+    SymphonyError,
+    WaitTimeout,
+)
+from symphony.native import ffi, lib
+from symphony.native.kernels import loading
+from symphony.native.layout import constants
+from symphony.pit.artifact.store import Arena, Store
+from symphony.pit.dag import graph as graphs
+from symphony.pit.stale.sweep import Claim, claim, plan, sweep
+from symphony.pit.tables import OWNER, UNSET
+from symphony.shmem.registry import Registry
+from symphony.shmem.segment import Region, Segment
+
+with loading():
+    from symphony.conductor.loop import run_loop
+
+log = logging.getLogger("symphony.conductor")
+
+SPIN_NS = 20_000
+KEPT_RUNS = 64
+"""Ended runs whose tables and results stay until newer ones push them out."""
+KEPT_SEGMENTS = 64
+"""Run segments that are kept for the next run of the same shape."""
+WINDOW = 8
+FIRST_ARENA_BYTES = 200 << 10
+GROWTH = 8
+ENDED = {
+    constants["SYM_RUN_COMPLETED"]: "completed",
+    constants["SYM_RUN_FAILED"]: "failed",
+    constants["SYM_RUN_CANCELLED"]: "cancelled",
+}
+QUEUED = constants["SYM_RUN_QUEUED"]
+RUN_STATE_SHIFT = constants["SYM_RUN_STATE_SHIFT"]
+CANCEL_GRACE_S = 2.0
+LOOK_S = 0.002
+
+
+@dataclass
+class Run:
+    """What the Conductor keeps of a run beside its shared tables."""
+
+    serial: int
+    row: int
+    score: scores.Score
+    segment: Segment
+    geometry: dict
+    request_id: bytes
+    ended: threading.Event = field(default_factory=threading.Event)
+    state: str = "running"
+    error: str | None = None
+    arena_bytes: int = 256 << 10
+
+
+class Conductor:
+    """One engine. `start` makes it serve, `close` ends it and leaves nothing behind.
+
+    `keeper` makes the link to a Keeper (`symphony.keeper.link.KeeperLink`);
+    `players`: most processes of one extension at once; `window`: nodes that a player may have at once; `capacity`:
+    the arbiter's named resources. Raises EngineExists when the name is live.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        keeper: Callable[[], Any],
+        catalogue: dict[str, Any],
+        players: int | None = None,
+        window: int = WINDOW,
+        capacity: dict[str, int] | None = None,
+        on_stop: Callable[[], None] | None = None,
+    ) -> None:
+        self.name, self.catalogue = name, catalogue
+        self.players_max = players or max(1, len(os.sched_getaffinity(0)))
+        self.window = window
+        self.capacity = capacity if capacity is not None else {"cpu": len(os.sched_getaffinity(0))}
+        self._make_keeper, self._on_stop = keeper, on_stop
+        self.closing = False
+        self.runs_by_serial: dict[int, Run] = {}
+        self.hosted: dict[str, Hosted] = {}
+        self.hosted_by_model: dict[int, Hosted] = {}
+        self._by_request: dict[bytes, int] = {}
+        self._ended_order: deque[int] = deque()
+        self._idle_segments: list[tuple[tuple, Segment]] = []
+        self._free_instances: list[int] = []
+        self._graphs: dict[int, Segment] = {}
+        self._graph_keys: dict[int, tuple] = {}
+        self._lock = threading.RLock()
+        self.listeners: list[Callable[[int], None]] = []
+        self.moved = threading.Condition()
+        self.lost: str | None = None
+
+    # -- life ---------------------------------------------------------------------------------------------
+
+    def start(self) -> "Conductor":
+        """Claim the name, make the tables, start the threads. Raises EngineExists, NoSpace, OSError."""
+        self.claim: Claim = claim(self.name)
+        try:
+            self._sweep_others()
+            self.directory: Path = self.claim.directory
+            (self.directory / "logs").mkdir(mode=0o700, exist_ok=True)
+            self.registry = Registry(self.name)
+            self.tables = Tables(self.registry, self.name, generation=1)
+            self._make_private()
+            self._fill_state()
+            self.store = Store(self._make_segment, self.tables.segments, self.tables.artifacts, self.tables.engine)
+            self.keeper = self._make_keeper()
+            self.tables.engine[0]["keeper_pid"] = self.keeper.pid
+            self.claim.own(self.keeper.pid)
+            self.players = Players(self)
+            self.store.granted.append(self.players.grant_all)
+            self.store.forgotten.append(self.players.forget_all)
+        except BaseException:
+            self._undo_start()
+            raise
+        self.clerk = Clerk(self)
+        self.loop_thread = threading.Thread(target=self._run_loop, name="symphony-loop", daemon=True)
+        self.loop_thread.start()
+        self.clerk.start()
+        self._await_loop()
+        self.tables.engine[0]["ready_ns"] = time.monotonic_ns()
+        return self
+
+    def _sweep_others(self) -> None:
+        """Take away what dead engines of other names left, too: a private engine's name never comes again."""
+        others = sweep(plan())
+        self.claim.swept.segments += others.segments
+        self.claim.swept.instances += others.instances
+        self.claim.swept.size_bytes += others.size_bytes
+
+    def _await_loop(self) -> None:
+        """Until the loop turns: its first start on a machine compiles it, which takes some 20 seconds."""
+        turns = self.tables.counters[constants["SYM_COUNTER_LOOPS"]]
+        pause = threading.Event()
+        while not int(turns["value"]):
+            if self.lost is not None:
+                reason = self.lost
+                self.close()
+                raise EngineLost(reason)
+            pause.wait(LOOK_S)
+
+    def _undo_start(self) -> None:
+        if hasattr(self, "store"):
+            self.store.close()
+        if hasattr(self, "inbox"):
+            self.inbox.close()
+            self.outbox.close()
+            self._epoll.close()
+        if hasattr(self, "tables"):
+            self.control = self._maps_home = None
+            self.tables.close()
+        self.claim.release()
+
+    def _make_segment(self, kind: str, regions: list[Region]) -> Segment:
+        return Segment.create(self.registry, self.name, kind, regions, generation=1)
+
+    def _make_private(self) -> None:
+        self.control = np.zeros(1, state.CONTROL)
+        self.maps = graphs.new_map(state.LIMIT_RUNS)
+        self.active = np.zeros(state.LIMIT_RUNS, np.int64)
+        self.pmaps = np.zeros(state.LIMIT_PLAYERS, state.PLAYER_MAP)
+        self.mmaps = np.zeros(state.LIMIT_MODELS, state.MODEL_MAP)
+        self.mmaps["first_player"] = -1
+        self.inbox, self.outbox = Inbox(), Outbox()
+        self._epoll = select.epoll()
+        self._epoll.register(self.inbox.bell_out, select.EPOLLIN)
+        self._views = np.zeros(state.VIEWS * ffi.sizeof("sym_view_t"), np.uint8)
+        self._scratch = np.zeros(1 << 18, np.uint8)
+        c = self.control[0]
+        c["epoll"], c["spin_ns"], c["owner"] = self._epoll.fileno(), SPIN_NS, OWNER_SELF
+        c["inbox"], c["outbox"] = (
+            PrivateRing.address(self.inbox.ring.consumer),
+            PrivateRing.address(self.outbox.ring.producer),
+        )
+        c["inbox_sleeping"] = PrivateRing.address(self.inbox.sleeping)
+        c["outbox_sleeping"], c["outbox_pipe"] = PrivateRing.address(self.outbox.sleeping), self.outbox.bell_in
+        c["views"], c["scratch"], c["scratch_bytes"] = (
+            self._views.ctypes.data,
+            self._scratch.ctypes.data,
+            len(self._scratch),
+        )
+
+    def _fill_state(self) -> None:
+        c = self.control[0]
+        for name in ("engine", "runs", "players", "models", "instances", "seats", "resources", "counters"):
+            c[name] = self.tables.address(name)
+        c["heartbeat"] = self.tables.segment.address_of_stamp("heartbeat_ns")
+        owner = self.tables.owners[OWNER_SELF]
+        owner["pid"], owner["start"] = os.getpid(), lib.sym_process_start(os.getpid())
+        owner["kind"], owner["word"] = constants["SYM_OWNER_CONDUCTOR"], constants["SYM_OWNER_LIVE"] << 60 | 1
+        for number, (name, amount) in enumerate(self.capacity.items()):
+            write_name(self.tables.resources[number]["name"], name)
+            self.tables.resources[number]["capacity"] = amount
+        c["resources_used"] = len(self.capacity)
+        engine = self.tables.engine[0]
+        engine["conductor_pid"], engine["resources_used"] = os.getpid(), len(self.capacity)
+        engine["extensions_used"] = engine["models_used"] = 0
+        swept = self.claim.swept
+        if swept.segments:
+            self.tables.counters[constants["SYM_COUNTER_SWEPT_SEGMENTS"]]["value"] = len(swept.segments)
+
+    def _run_loop(self) -> None:
+        try:
+            run_loop(self.control, self.maps, self.active, self.pmaps, self.mmaps)
+        except BaseException as error:
+            log.exception("the loop ended by a fault")
+            self.lose(f"the loop ended by a fault: {error}")
+
+    def lose(self, reason: str) -> None:
+        """The engine cannot go on: every wait ends with EngineLost."""
+        self.lost = reason
+        for run in list(self.runs_by_serial.values()):
+            run.ended.set()
+        with self.moved:
+            self.moved.notify_all()
+
+    def keeper_lost(self) -> None:
+        """The Keeper is gone, its extensions with it."""
+        if not self.closing:
+            self.lose("its Keeper has ended, and every extension with it; start the engine again")
+            if self._on_stop is not None:
+                self._on_stop()
+
+    def stop(self) -> None:
+        """Ask the engine to end; returns at once (the door's `stop`)."""
+        if self._on_stop is not None:
+            self._on_stop()
+
+    def close(self, timeout: float = 10.0) -> None:
+        """End everything: processes, threads, segments, the name. Idempotent; not for a forked child."""
+        with self._lock:
+            if self.closing:
+                return
+            self.closing = True
+        self.inbox.tell(state.STOP)
+        self.loop_thread.join(timeout)
+        self.clerk.stop()
+        try:
+            self.keeper.stop(timeout)
+        except KeeperError:
+            log.debug("the Keeper was gone already")
+        self.players.close()
+        self._close_memory()
+        self.claim.release()
+        self.lose("the engine was closed")
+
+    def _close_memory(self) -> None:
+        for run in self.runs_by_serial.values():
+            run.segment.unlink()
+            run.segment.close()
+        for segment in [*self._graphs.values(), *(segment for _, segment in self._idle_segments)]:
+            segment.unlink()
+            segment.close()
+        self.store.close()
+        self.tables.close()
+        self._epoll.close()
+        self.inbox.close()
+        self.outbox.close()
+
+    # -- what extensions there are ------------------------------------------------------------------------
+
+    def watch_bell(self, descriptor: int) -> None:
+        self._epoll.register(descriptor, select.EPOLLIN)
+
+    def unwatch_bell(self, descriptor: int) -> None:
+        self._epoll.unregister(descriptor)
+
+    def free_instance(self) -> int:
+        if self._free_instances:
+            return self._free_instances.pop()
+        number = int(self.tables.engine[0]["instances_used"])
+        self.tables.engine[0]["instances_used"] = number + 1
+        return number
+
+    def release_instance(self, instance: int) -> None:
+        self._free_instances.append(instance)
+
+    def host(self, extension: str) -> Hosted:
+        """The extension of that id, entered into the tables at its first use. Raises ScoreError when there is none."""
+        with self._lock:
+            hosted = self.hosted.get(extension)
+            if hosted is not None:
+                return hosted
+            manifest = self.catalogue.get(extension)
+            if manifest is None:
+                raise ScoreError(f"no extension {extension!r}{scores.did_you_mean(extension, self.catalogue)}")
+            return self._enter(manifest)
+
+    def host_of(self, step: scores.Step) -> Hosted:
+        """The extension of a step, which must host the model that the step names. Raises ScoreError."""
+        hosted = self.host(step.extension)
+        known = (step.extension, *hosted.manifest.models)
+        if step.pool_model not in known:
+            hint = scores.did_you_mean(step.pool_model, known)
+            raise ScoreError(f"step {step.name!r}: {step.extension} hosts no model {step.pool_model!r}{hint}")
+        return hosted
+
+    def _enter(self, manifest: Any) -> Hosted:
+        engine = self.tables.engine[0]
+        row, model, seat = int(engine["extensions_used"]), int(engine["models_used"]), int(engine["seats_used"])
+        most = max(1, min(self.players_max, manifest.instances_max))
+        window = manifest.window or self.window
+        if seat + most * window > constants["SYM_LIMIT_SEATS"]:
+            raise RoomError(
+                f"{constants['SYM_LIMIT_SEATS']} seats are the limit; {manifest.id} would need {most * window} more"
+            )
+        engine["extensions_used"], engine["models_used"], engine["seats_used"] = (
+            row + 1,
+            model + 1,
+            seat + most * window,
+        )
+        shared = self.tables.extensions[row]
+        write_name(shared["name"], manifest.id)
+        shared["model"], shared["players_max"], shared["window"] = model, most, window
+        pool = self.tables.models[model]
+        write_name(pool["name"], manifest.id)
+        pool["extension"], pool["seat_first"], pool["generation"] = row, seat, 1
+        pool["seat_count"] = most * window
+        self.mmaps[model]["players_max"] = most
+        hosted = Hosted(manifest, row, model, window, most, seat)
+        self.hosted[manifest.id] = self.hosted_by_model[model] = hosted
+        return hosted
+
+    # -- runs ---------------------------------------------------------------------------------------------
+
+    def play(self, score: bytes, inputs: dict[str, Any], request_id: bytes, options: dict[str, Any]) -> dict:
+        """Start a run of a score. The same request id again returns the same run. Raises ScoreError, NoSpace, RoomError."""
+        with self._lock:
+            if request_id in self._by_request:
+                return {"run": self._by_request[request_id]}
+            if self.lost is not None or self.closing:
+                raise EngineLost(self.lost or "the engine is closing")
+            run = self._begin(scores.load(score), inputs, request_id, options)
+        self.inbox.tell(state.RUN_START, run.row)
+        return {"run": run.serial}
+
+    def _begin(self, score: scores.Score, inputs: dict, request_id: bytes, options: dict) -> Run:
+        values = encode_inputs(score, inputs)
+        models = {step.extension: self.host_of(step).model for step in score.steps}
+        refuse_unmeetable(score, self.capacity)
+        planned = plan_run(score, models, {name: i for i, name in enumerate(self.capacity)})
+        prepared = graphs.prepare(planned.graph)
+        row = self._free_row()
+        serial = int(self.tables.engine[0]["next_serial"])
+        segment, geometry = self._segment_for(prepared.geometry())
+        try:
+            arena = self._write_run(planned, prepared, segment, geometry, row, serial, values)
+        except BaseException:
+            self.store.release_run(row)
+            self._keep_segment(key_of(geometry), segment)
+            raise
+        run = Run(serial, row, score, segment, geometry, request_id)
+        self._enter_run(run, arena, int(options.get("priority", 0)))
+        return run
+
+    def _segment_for(self, geometry: dict) -> tuple[Segment, dict]:
+        key = key_of(geometry)
+        at = next((at for at in range(len(self._idle_segments) - 1, -1, -1) if self._idle_segments[at][0] == key), None)
+        if at is not None:
+            _, segment = self._idle_segments.pop(at)
+            graph = segment.table("graph")[0]
+            # It may have grown in an earlier run: what has memory behind it stays usable.
+            for name, column in (
+                ("nodes", "node_capacity"),
+                ("cold", "node_capacity"),
+                ("marks", "node_capacity"),
+                ("outputs", "output_capacity"),
+            ):
+                geometry[name] = (geometry[name][0], max(geometry[name][1], int(graph[column])))
+            return segment, geometry
+        return self._make_segment("run", graphs.regions(geometry)), geometry
+
+    def _keep_segment(self, key: tuple, segment: Segment) -> None:
+        """A run's segment, for the next run of that shape. With many the one that waits longest goes."""
+        self._idle_segments.append((key, segment))
+        if len(self._idle_segments) > KEPT_SEGMENTS:
+            _, old = self._idle_segments.pop(0)
+            self.store.leave(old)
+            old.unlink()
+            old.close()
+
+    def _write_run(
+        self, planned: Plan, prepared: Any, segment: Segment, geometry: dict, row: int, serial: int, values: list
+    ) -> Arena:
+        size = sum(-(-len(blob) // 64) * 64 for _, blob in planned.bindings) + sum(
+            -(-v.size // 64) * 64 for v in values
+        )
+        arena = self.store.arena(max(FIRST_ARENA_BYTES, size + (64 << 10)), row)
+        for step, blob in planned.bindings:
+            encoded = value.Encoded(value.DATA, 0, [blob], len(blob))
+            set_ref(planned.graph.steps[step]["binding"], arena, self.store.write(arena, encoded), encoded)
+        graphs.write(prepared, segment, geometry, row, serial)
+        outputs = segment.table("outputs")
+        for index, encoded in enumerate(values):
+            set_ref(outputs[index], arena, self.store.write(arena, encoded), encoded)
+        return arena
+
+    def _enter_run(self, run: Run, arena: Arena, priority: int) -> None:
+        number = self.store.enter(run.segment, constants["SYM_SEGMENT_RUN"], run.row)
+        shared = self.tables.runs[run.row]
+        shared["id"] = np.frombuffer(run.request_id, np.uint8)
+        write_name(shared["name"], run.score.name)
+        shared["segment"], shared["step_count"] = number, len(run.score.steps)
+        self._reset_row(shared, run.serial, len(run.score.steps) + 1, priority)
+        private = self.maps[run.row]
+        graphs.attach_map(private, run.segment, run.geometry, run.row, self.tables.address("runs", run.row))
+        private["active"], private["priority"], private["serial"], private["blocked"] = 0, priority, run.serial, 0
+        private["lane_mask"], private["arena_asked"] = 0, 0
+        private["arena_segment"], private["arena"] = arena.id, arena.address
+        private["arena_size"], private["arena_used"] = arena.size, arena.used
+        lib.sym_store_release_u64(self._word_of(run.row), QUEUED << RUN_STATE_SHIFT | run.serial & 0xFFFFFFFF)
+        self.tables.engine[0]["next_serial"] = run.serial + 1
+        self.runs_by_serial[run.serial] = run
+        self._by_request[run.request_id] = run.serial
+        self.tables.counters[constants["SYM_COUNTER_RUNS"]]["value"] += 1
+
+    def _word_of(self, row: int) -> Any:
+        return ffi.cast("uint64_t *", self.tables.address("runs", row))
+
+    def _free_row(self) -> int:
+        used = {run.row for run in self.runs_by_serial.values()} | set(self._graphs)
+        for row in range(state.LIMIT_RUNS):
+            if row not in used:
+                return row
+        raise RoomError(f"{state.LIMIT_RUNS} runs are the limit; wait for some to end")
+
+    def enter_graph(self, prepared: Any) -> tuple[Segment, dict, int, int]:
+        """A segment and a row for a raw graph, whose driver is the caller: (segment, geometry, row, row's address)."""
+        with self._lock:
+            if self.lost is not None or self.closing:
+                raise EngineLost(self.lost or "the engine is closing")
+            row, serial = self._free_row(), int(self.tables.engine[0]["next_serial"])
+            segment, geometry = self._segment_for(prepared.geometry())
+            graphs.write(prepared, segment, geometry, row, serial)
+            self._graphs[row] = segment
+            self._graph_keys[row] = key_of(geometry)
+            shared = self.tables.runs[row]
+            shared["id"], shared["segment"] = 0, self.store.enter(segment, constants["SYM_SEGMENT_RUN"], row)
+            write_name(shared["name"], "graph")
+            self._reset_row(shared, serial, len(prepared.graph.vertex_steps), 0)
+            lib.sym_store_release_u64(self._word_of(row), QUEUED << RUN_STATE_SHIFT | serial & 0xFFFFFFFF)
+            self.tables.engine[0]["next_serial"] = serial + 1
+            return segment, geometry, row, self.tables.address("runs", row)
+
+    def leave_graph(self, segment: Segment, row: int) -> None:
+        """A raw graph was closed."""
+        with self._lock:
+            if self._graphs.pop(row, None) is not None:
+                lib.sym_store_release_u64(self._word_of(row), 0)
+                self._keep_segment(self._graph_keys.pop(row), segment)
+
+    def _reset_row(self, shared: np.void, serial: int, nodes: int, priority: int) -> None:
+        shared["submitted_ns"], shared["started_ns"], shared["ended_ns"] = time.monotonic_ns(), 0, 0
+        shared["driver"], shared["priority"], shared["serial"] = OWNER_SELF, priority, serial
+        shared["node_count"] = shared["total_count"] = nodes
+        shared["done_count"] = shared["failed_count"] = shared["flight_count"] = 0
+        shared["failed_node"] = UNSET
+
+    def run_at(self, row: int, serial: int) -> Run | None:
+        run = self.runs_by_serial.get(serial)
+        return run if run is not None and run.row == row else None
+
+    def next_room(self, run: Run, graph: np.void) -> tuple[int, int]:
+        """Rows of nodes and outputs that a fan-out gets at the next growth."""
+        nodes, outputs = int(graph["node_capacity"]), int(graph["output_capacity"])
+        limit = constants["SYM_LIMIT_NODES"]
+        if nodes >= limit:
+            return limit + 1, outputs
+        return min(limit, nodes * GROWTH), min(2 * limit, outputs * GROWTH)
+
+    def run_moved(self, serial: int) -> None:
+        with self.moved:
+            self.moved.notify_all()
+        for tell in self.listeners:
+            tell(serial)
+
+    def run_ended(self, serial: int, last: int) -> None:
+        """The clerk: a run's last state is committed."""
+        run = self.runs_by_serial.get(serial)
+        if run is None:
+            return
+        run.state = ENDED[last]
+        try:
+            if run.state == "failed" and run.error is None:
+                run.error = explain(self, run)
+        finally:
+            run.ended.set()
+            self.run_moved(serial)
+        with self._lock:
+            self._ended_order.append(serial)
+            while len(self._ended_order) > KEPT_RUNS:
+                self._retire(self._ended_order.popleft())
+
+    def _retire(self, serial: int) -> None:
+        """Forget an ended run: its memory may be used again."""
+        run = self.runs_by_serial.pop(serial)
+        self._by_request.pop(run.request_id, None)
+        lib.sym_store_release_u64(self._word_of(run.row), run.serial & 0xFFFFFFFF)
+        self.store.release_run(run.row)
+        self._keep_segment(key_of(run.geometry), run.segment)
+
+    def payload_of(self, ref: np.void) -> memoryview:
+        """The bytes that a ref names, whole."""
+        if not int(ref["segment"]):
+            return memoryview(b"")
+        return self.store.bytes_at(int(ref["segment"]), int(ref["offset_bytes"]), int(ref["size_bytes"]))
+
+    # -- asking -------------------------------------------------------------------------------------------
+
+    def find(self, serial: int) -> Run:
+        self._refuse_closed()
+        run = self.runs_by_serial.get(serial)
+        if run is None:
+            raise RunNotFound(f"no run {serial} (the last {KEPT_RUNS} ended ones are kept)")
+        return run
+
+    def run(self, serial: int) -> dict:
+        with self._lock:
+            return describe_run(self, self.find(serial))
+
+    def _refuse_closed(self) -> None:
+        if self.closing:
+            raise EngineLost("the engine was closed")
+
+    def runs(self) -> list[dict]:
+        with self._lock:
+            self._refuse_closed()
+            return [describe_run(self, run, steps=False) for run in self.runs_by_serial.values()]
+
+    def status(self) -> dict:
+        with self._lock:
+            self._refuse_closed()
+            return status_of(self)
+
+    def wait(self, serial: int, timeout_s: float | None = None) -> dict:
+        """Wait until a run has ended; its description. Raises WaitTimeout, EngineLost."""
+        run = self.find(serial)
+        if not run.ended.wait(timeout_s):
+            raise WaitTimeout(f"run {serial} has not ended after {timeout_s} s")
+        if run.state not in ENDED.values():
+            raise EngineLost(self.lost or "the engine was closed")
+        return self.run(serial)
+
+    def result(self, serial: int) -> dict[str, tuple[int, bytes]]:
+        """A completed run's outputs: name -> (kind, payload), owned copies."""
+        with self._lock:
+            return {name: (kind, bytes(raw)) for name, (kind, raw) in self.result_views(serial).items()}
+
+    def result_views(self, serial: int) -> dict[str, tuple[int, Any]]:
+        """The same over the store's memory where an output is one value; a fanned-out step's is joined into a list."""
+        run = self.find(serial)
+        if run.state != "completed":
+            raise SymphonyError(f"run {serial} is {run.state}: {run.error or 'it has no result'}")
+        return {name: self._output(run, source) for name, source in run.score.outputs.items()}
+
+    def _output(self, run: Run, source: scores.Source) -> tuple[int, Any]:
+        vertex = next(i for i, step in enumerate(run.score.steps, 1) if step.name == source.step)
+        nodes, outputs = run.segment.table("nodes"), run.segment.table("outputs")
+        group = int(nodes[vertex]["group"])
+        if group == UNSET:
+            ref = outputs[int(nodes[vertex]["output"]) + source.output]
+            return int(ref["kind"]), self.payload_of(ref)
+        row = run.segment.table("groups")[group]
+        items = []
+        for node in range(int(row["first"]), int(row["first"]) + int(row["count"])):
+            ref = outputs[int(nodes[node]["output"]) + source.output]
+            payload = self.payload_of(ref)
+            items.append(value.Encoded(int(ref["kind"]), int(ref["count"]), [payload], len(payload)))
+        joined = value.join_list(items)
+        return joined.kind, value.payload_of(joined)
+
+    def record(self, serial: int) -> list[dict]:
+        with self._lock:
+            return record_lines(self, self.find(serial))
+
+    def cancel(self, serial: int) -> dict:
+        """Ask for a run's end. Nodes in flight are told; a player that does not heed in two seconds is ended."""
+        run = self.find(serial)
+        self.inbox.tell(state.RUN_CANCEL, run.row, run.serial)
+        self._later(run)
+        return {"run": serial}
+
+    def _later(self, run: Run) -> None:
+        timer = threading.Timer(CANCEL_GRACE_S, lambda: self.clerk.submit(lambda: self._enforce(run)))
+        timer.daemon = True
+        timer.start()
+
+    def _enforce(self, run: Run) -> None:
+        if not run.ended.is_set() and not self.closing:
+            end_cancelled(self, run)
+            self._later(run)
+
+
+def key_of(geometry: dict[str, tuple[int, int]]) -> tuple:
+    """What two runs must share for a segment to serve both: the address space of every region."""
+    return tuple((name, space) for name, (space, _) in geometry.items())
+
+
+def set_ref(row: np.void, arena: Arena, at: int | None, encoded: value.Encoded) -> None:
+    if at is None:
+        raise RoomError(f"{encoded.size} bytes do not fit the run's first arena")
+    row["segment"], row["offset_bytes"] = (arena.id, at) if encoded.size else (0, 0)
+    row["kind"], row["slot"], row["size_bytes"], row["first"], row["count"] = (
+        encoded.kind,
+        0,
+        encoded.size,
+        0,
+        encoded.count,
+    )
+
+
+def encode_inputs(score: scores.Score, inputs: dict[str, Any]) -> list[value.Encoded]:
+    """A run's inputs in order as values; defaults filled in. Raises ScoreError for missing and unknown names."""
+    for name in inputs:
+        if name not in score.inputs:
+            raise ScoreError(f"{score.name} has no input {name!r}{scores.did_you_mean(name, score.inputs)}")
+    encoded = []
+    fanned = {
+        score.input_order[step.each.output] for step in score.steps if step.each is not None and step.each.step == ""
+    }
+    for name in score.input_order:
+        kind = score.inputs[name]
+        if name not in inputs and kind.required:
+            raise ScoreError(f"{score.name} needs the input {name!r} ({kind.type}): give it with -i {name}=...")
+        given = inputs.get(name, kind.default)
+        # What a step takes apart has to be a list of values, also where its items are plain data.
+        whole = isinstance(given, list | tuple) and (kind.type == "list" or name in fanned)
+        encoded.append(encode_input(given, "list" if whole else kind.type))
+    return encoded
+
+
+def encode_input(given: Any, kind: str) -> value.Encoded:
+    if isinstance(given, dict) and set(given) == {"$kind", "$payload", "$count"}:
+        return value.Encoded(given["$kind"], given["$count"], [given["$payload"]], len(given["$payload"]))
+    return value.encode(given, kind=kind) if kind in ("data", "list") else value.encode(given)
+
+
+__all__ = ["OWNER", "Conductor", "Run", "read_name"]
