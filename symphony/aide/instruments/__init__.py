@@ -1,0 +1,1 @@
+"""Instruments: steps that ask a model."""
