@@ -1,0 +1,4 @@
+import sys
+
+print("I will not play today")
+sys.exit(3)

@@ -1,0 +1,1 @@
+raise ImportError("it was never to be")

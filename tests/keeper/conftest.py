@@ -1,0 +1,87 @@
+"""Processes under a real Keeper: helpers that start one, wait for its words, and look that nothing is left."""
+
+import contextlib
+import os
+import select
+import socket
+import sys
+import time
+
+import pytest
+
+from symphony.keeper import tree
+from symphony.keeper.link import KeeperLink
+
+DEADLINE_S = 20.0
+
+
+class Stage:
+    """A Keeper and the sockets of its children."""
+
+    def __init__(self):
+        self.link = KeeperLink.start("keepertest")
+        self.ends = {}
+        self.messages = []
+
+    def spawn(self, token, code, log=None, env=None, argv=None):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.settimeout(DEADLINE_S)
+        with theirs:
+            self.link.spawn(
+                token, argv or [sys.executable, "-S", "-c", code], env, None, log, f"child{token}", theirs.fileno()
+            )
+        self.ends[token] = ours
+        return ours
+
+    def await_message(self, op, token=None):
+        deadline = time.monotonic() + DEADLINE_S
+        while True:
+            for message in self.messages:
+                if message["op"] == op and (token is None or message.get("token") == token):
+                    self.messages.remove(message)
+                    return message
+            left = deadline - time.monotonic()
+            assert left > 0, f"no {op} for {token}; have {self.messages}"
+            if not self.link.gone:
+                select.select([self.link], [], [], left)
+            self.messages += self.link.receive()
+
+    def close(self):
+        for end in self.ends.values():
+            end.close()
+        with contextlib.suppress(ConnectionError):
+            self.link.stop(10.0, grace_s=0.2)
+
+
+def is_live(pid):
+    fields = tree.stat_fields(pid)
+    return fields is not None and fields[0] not in "ZX"
+
+
+def await_dead(pids):
+    """Every pid dead (or a zombie of somebody else's) before the deadline."""
+    deadline = time.monotonic() + DEADLINE_S
+    for pid in pids:
+        try:
+            fd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            poller = select.poll()
+            poller.register(fd, select.POLLIN)
+            assert poller.poll(max(0, deadline - time.monotonic()) * 1000), f"process {pid} still lives"
+        finally:
+            os.close(fd)
+
+
+@pytest.fixture
+def stage():
+    before = set(os.listdir("/proc/self/fd"))
+    stage = Stage()
+    yield stage
+    keeper_id = stage.link.id
+    stage.close()
+    left = tree.members((), lambda token: token.startswith(keeper_id))
+    tree.kill(left)
+    assert not left
+    assert len(os.listdir("/proc/self/fd")) <= len(before)
