@@ -116,7 +116,11 @@ class Engine:
         )  # fmt: skip
         self._conductor.start()
         self._door = Door(self._conductor, self._conductor.directory)
-        self._door.start()
+        try:
+            self._door.start()
+        except BaseException:
+            self._conductor.close()
+            raise
         self._conductor.listeners.append(self._door.notify)
         self._pid = os.getpid()
         self.pit = Pit(self._conductor)
@@ -148,8 +152,10 @@ class Engine:
         if os.getpid() != self._pid:
             return
         atexit.unregister(self.close)
-        self._door.close()
-        self._conductor.close()
+        try:
+            self._door.close()
+        finally:
+            self._conductor.close()
 
     def __enter__(self) -> "Engine":
         return self

@@ -253,8 +253,9 @@ class Door:
             self._drop(client, "the engine ends")
         self._selector.close()
         self._listener.close()
-        os.close(self._wake_out)
+        # Both ends at once: a caller that woke this thread between the two would write into a pipe without a reader.
         with self._moved_lock:
+            os.close(self._wake_out)
             os.close(self._wake_in)
             self._wake_in = -1
 

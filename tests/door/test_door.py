@@ -233,6 +233,31 @@ def test_threads_share_a_client(stage, client):
     assert results == {run.serial: {"n": run.serial} for run in runs}
 
 
+def test_a_door_closes_while_its_runs_move():
+    """Who wakes the door's thread just as it ends finds both ends of its pipe, or none."""
+    faults = []
+    for _ in range(100):
+        conductor, door = open_door(NAME)
+        over = threading.Event()
+
+        def move(door=door, over=over):
+            try:
+                while not over.is_set():
+                    door.notify(1)
+            except OSError as error:
+                faults.append(error)
+
+        mover = threading.Thread(target=move)
+        mover.start()
+        try:
+            door.close()
+        finally:
+            over.set()
+            mover.join()
+            os.rmdir(directory_of(NAME))
+    assert not faults
+
+
 def test_stop_is_answered_and_a_close_tells_those_who_wait(stage, client):
     run = client.play(small_score(), {"path": "/"})
     errors = []
