@@ -28,6 +28,7 @@ typedef struct {
     uint32_t kind;              /* w:clerk r:any | enum sym_segment_kind */
     uint32_t run;               /* w:clerk r:any | run that uses it now, ~0: none */
     uint64_t used_bytes;        /* w:loop:relaxed r:any:relaxed | taken from its front */
-    uint8_t pad0[16];
+    uint32_t id;                /* w:clerk r:any | what refs name it by; never given again. Stays when the row is free */
+    uint8_t pad0[12];
 } sym_segment_t;
 #endif

@@ -18,7 +18,10 @@ typedef struct {
     uint32_t sleeping;          /* w:conductor:exchange r:extension:seq_cst | 1: parked, ring the pipe */
     uint8_t pad1[124];
     uint64_t arena_head;        /* w:conductor:release r:extension:acquire | arena bytes given back, a position */
-    uint8_t pad2[120];
+    uint64_t arena_end;         /* w:conductor r:conductor | end of what applied records name: given back once nothing of it is read */
+    uint64_t command_bytes;     /* w:conductor r:conductor | size of the command ring: its own segment's directory is the extension's to change */
+    uint64_t arena_bytes;       /* w:conductor r:conductor | size of the arena */
+    uint8_t pad2[96];
 } sym_channel_out_t;
 
 typedef struct {

@@ -32,6 +32,9 @@ typedef struct {
     uint32_t players_used;      /* w:clerk r:any | highest row in use + 1 */
     uint32_t extensions_used;   /* w:clerk r:any | */
     uint32_t resources_used;    /* w:clerk r:any | */
-    uint8_t pad0[56];
+    uint32_t restarts;          /* w:conductor r:any | Conductors that took the state over from one that ended */
+    uint32_t held;              /* w:door r:any | 1: started for one client, ends with it */
+    uint64_t resumed_ns;        /* w:conductor r:any | when the last of them served */
+    uint8_t pad0[40];
 } sym_engine_t;
 #endif

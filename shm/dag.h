@@ -5,6 +5,7 @@
  *   pending --dispatch(driver)--> dispatched --complete: CAS--> done
  *      ^                             |  \--outputs to copy(loop)--> storing --copied(loop)--> done
  *      |<--retry, player's death-----|--failed for good--> failed
+ *                                       storing --outputs lost with their player's memory--> pending, failed
  *   pending --> skipped, cancelled, cached;  dispatched --> cancelled
  *
  * A vertex is a node of the static graph, or a group: a fan-out whose nodes exist once its source is done.
@@ -43,7 +44,9 @@ typedef struct {
     uint32_t total_count;       /* w:driver:relaxed r:any:relaxed | nodes known of, derived */
     uint32_t failed_node;       /* w:driver r:any | the first that failed, ~0: none */
     uint64_t serial;            /* w:door r:any | counts runs of the engine's life: what people call it by */
-    uint8_t pad0[112];
+    sym_ref_t score;            /* w:door r:any | the compiled melody, msgpack: what a Conductor that comes back goes on by */
+    uint32_t wanted;            /* w:door:release r:loop:acquire | 1: its end was asked for, and the asker was told so */
+    uint8_t pad0[76];
 } sym_run_t;
 
 /* The head of a run's segment: its geometry, written before the run is queued and never changed. */
@@ -86,10 +89,10 @@ typedef struct {
     uint32_t item_first;        /* w:driver r:any | a member's first item: index in that list */
     uint32_t item_count;        /* w:driver r:any | a member's items, over as many lists as it takes */
     uint32_t next;              /* w:driver r:any | chain of members to run again, derived */
-    uint16_t failures;          /* w:driver r:any | attempts that the handler failed */
-    uint16_t deaths;            /* w:driver r:any | attempts that a player's death cut off */
+    uint32_t failures;          /* w:driver r:any | {last attempt counted 16 | attempts that the handler failed 16}: counted once, whatever is done again */
+    uint32_t deaths;            /* w:driver r:any | {last attempt counted 16 | attempts that a player's death cut off 16} */
     uint32_t pid;               /* w:driver r:any | of the player that ran it last */
-    uint8_t pad0[16];
+    uint8_t pad0[12];
 } sym_node_cold_t;
 
 typedef struct {

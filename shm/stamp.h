@@ -22,7 +22,10 @@ typedef struct {
     uint8_t instance[32];       /* w:maker r:any | the engine's name, zero-padded UTF-8 */
     uint64_t heartbeat_ns;      /* w:maker:relaxed r:any:relaxed | CLOCK_MONOTONIC, a hint */
     uint64_t state;             /* w:maker:release r:any:acquire | enum sym_segment_state */
-    uint8_t pad0[136];
+    uint64_t keeper_start;      /* w:conductor r:any | of the engine's Keeper, in the state segment: while it lives the engine does, Conductor or not */
+    uint32_t keeper_pid;        /* w:conductor r:any | 0: none */
+    uint32_t stays;             /* w:conductor r:any | 1: after a crash it is gone on from; other engines' starts leave it alone */
+    uint8_t pad0[120];
 } sym_stamp_t;
 
 typedef struct {

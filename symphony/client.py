@@ -2,6 +2,7 @@
 
 `symphonyctl` uses nothing else. A client holds no state of the engine's: it can be made, lost and made again. A
 `play` bears a 128-bit id of its own, so that asking again after a broken connection gives the same run, never two.
+When the engine's Conductor is killed, a request in flight is asked again of the one that comes back.
 """
 
 import os
@@ -29,6 +30,7 @@ from symphony.model.errors import (
     WaitTimeout,
     from_wire,
 )
+from symphony.pit.stale.sweep import DEAD, LIVE, owners_of, plan
 from symphony.shmem import names
 
 ENDED = frozenset({"completed", "failed", "cancelled"})
@@ -39,6 +41,10 @@ ANSWER_S = 120.0
 TURN_S = 30.0
 """A long wait is asked for in turns of this length."""
 GRACE_S = 10.0
+LOOK_S = 0.01
+"""Between two looks whether an engine whose Conductor has ended serves again."""
+CLOSED_MOST = 16
+"""Times that a connection may end under one request: a door that will not have it is not asked for ever."""
 RESULT_BYTES = 1 << 40
 IDLE_CONNECTIONS = 4
 
@@ -190,16 +196,39 @@ class Client:
     def _request(self, operation: str, fields: dict[str, Any], timeout: float = ANSWER_S) -> Any:
         deadline = time.monotonic() + timeout
         message = {"op": operation, **fields}
-        try:
-            return self._ask(message, deadline)
-        except wire.Closed:
-            if operation == "stop":
-                return None
-        # The same request again is safe: a play has its id, everything else only asks, or asks for what already is.
-        try:
-            return self._ask(message, deadline)
-        except (wire.Closed, EngineNotFound) as error:
-            raise EngineLost(f"engine {self.name!r} went away while it was asked to {operation}") from error
+        pause = threading.Event()
+        lost, closed = False, 0
+        while True:
+            try:
+                answer = self._ask(message, deadline)
+                if lost:
+                    self._hold_again(deadline)
+                return answer
+            except (wire.Closed, EngineNotFound, DoorError) as error:
+                if not isinstance(error, wire.Closed) and not lost:
+                    raise
+                if operation == "stop":
+                    return None
+                # The same request again is safe: a play has its id, everything else only asks, or asks for what
+                # already is. A Conductor that was killed comes back as long as its Keeper lives.
+                closed += isinstance(error, wire.Closed)
+                gone = (lost and not _lives(self.name)) or closed > CLOSED_MOST or time.monotonic() >= deadline
+                if gone:
+                    raise EngineLost(f"engine {self.name!r} went away while it was asked to {operation}") from error
+                if lost:
+                    pause.wait(LOOK_S)
+                lost = True
+
+    def _hold_again(self, deadline: float) -> None:
+        """The engine is another process now: what tied its life to this client's is gone with the old one."""
+        with self._lock:
+            gone, self._held = self._held, []
+        for connection in gone:
+            connection.close()
+            fresh = self._connection(deadline)
+            fresh.ask({"op": "hold"}, deadline)
+            with self._lock:
+                self._held.append(fresh)
 
     def _ask(self, message: dict[str, Any], deadline: float) -> Any:
         connection = self._take() or self._connection(deadline)
@@ -340,6 +369,11 @@ def _dial(name: str, directory: Path, deadline: float) -> socket.socket:
     return sock
 
 
+def _lives(name: str) -> bool:
+    """Whether a process of that engine, its Keeper above all, is still there."""
+    return any(process.judge() == LIVE for process in owners_of(name))
+
+
 def _read_secret(name: str) -> bytes:
     directory = wire.directory_of(name)
     try:
@@ -351,7 +385,10 @@ def _read_secret(name: str) -> bytes:
 
 
 def _not_found(name: str) -> EngineNotFound:
-    return EngineNotFound(f"no engine named {name!r} runs; start it: symphonyctl -n {name} up", engine=name)
+    how = f"start it: symphonyctl -n {name} up"
+    if any(entry.state == DEAD and entry.recoverable for entry in plan(instance=name).entries):
+        how = f"its state is there still: symphonyctl -n {name} up --recover goes on from it, without --recover it is swept"
+    return EngineNotFound(f"no engine named {name!r} runs; {how}", engine=name)
 
 
 def check_outcome(run: Mapping[str, Any]) -> None:

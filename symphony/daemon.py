@@ -11,9 +11,10 @@ import signal
 import sys
 import threading
 import time
+from typing import Any
 
 from symphony.keeper.link import KeeperGone, KeeperLink
-from symphony.model.errors import SymphonyError, to_wire
+from symphony.model.errors import NothingToRecover, SymphonyError, to_wire
 
 
 def arguments() -> argparse.Namespace:
@@ -21,28 +22,53 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--name", required=True)
     parser.add_argument("--players", type=int, default=None)
     parser.add_argument("--window", type=int, default=None)
+    parser.add_argument("--recover", action="store_true", help="go on from the state that a dead engine left")
+    parser.add_argument("--private", action="store_true", help="nothing of it is gone on from after it has ended")
+    parser.add_argument("--resume", action="store_true", help="the Keeper's: take over from a Conductor that ended")
+    parser.add_argument("--spare", action="store_true", help="the Keeper's: be ready to take over")
     return parser.parse_args()
 
 
 def serve(given: argparse.Namespace, keeper: KeeperLink, stop: threading.Event) -> None:
-    """Start, say so, and serve until told to stop."""
+    """Start or take over, say so, and serve until told to stop."""
     from symphony.conductor.conductor import WINDOW, Conductor
     from symphony.conductor.door import Door
     from symphony.extension.discovery import discover
 
+    if given.spare:
+        from symphony.conductor.warm import warm
+
+        warm()
+        if not keeper.stand_by():
+            return
+        given.resume = True
     begun = time.monotonic()
-    conductor = Conductor(
-        given.name, keeper=lambda: keeper, catalogue=discover(), players=given.players, window=given.window or WINDOW,
-        on_stop=stop.set,
-    )  # fmt: skip
-    conductor.start()
+    catalogue = discover()
+
+    def conductor_of(inherited: list[Any] | None) -> Conductor:
+        return Conductor(
+            given.name, keeper=lambda: keeper, catalogue=catalogue, players=given.players,
+            window=given.window or WINDOW, on_stop=stop.set, inherited=inherited,
+            stays=not given.private,
+        ).start()  # fmt: skip
+
+    if given.resume:
+        inherited = keeper.resume()
+        try:
+            conductor = conductor_of(inherited)
+        except NothingToRecover:
+            # The one before this had acknowledged nothing yet: it ended before it had a state.
+            conductor = conductor_of(None)
+    else:
+        conductor = conductor_of([] if given.recover else None)
     try:
-        door = Door(conductor, conductor.directory)
+        door = Door(conductor, conductor.directory, held=given.resume and conductor.held)
         door.start()
         conductor.listeners.append(door.notify)
         told = {
             "ready": True, "pid": os.getpid(), "keeper_pid": keeper.pid, "name": given.name,
             "start_s": round(time.monotonic() - begun, 3), "swept": list(conductor.claim.swept.segments),
+            "resumed_ms": conductor.resumed_ms, "runs": len(conductor.runs_by_serial),
         }  # fmt: skip
         conductor.clerk.submit(lambda: keeper.ready(json.dumps(told)))
         stop.wait()

@@ -11,6 +11,7 @@ import os
 from typing import Any
 
 from symphony.model.errors import UsageError
+from symphony.native import ffi
 from symphony.shmem.registry import Registry
 from symphony.shmem.segment import Region, Segment
 
@@ -18,6 +19,14 @@ DISPATCH_BYTES = 1 << 18
 COMMAND_BYTES = 1 << 18
 ARENA_BYTES = 8 << 20
 _SMALLEST = 4096
+
+
+def _in_regions(command_bytes: int, arena_bytes: int) -> list[Region]:
+    return [
+        Region("channel", "sym_channel_in_t", 1), Region("command", "sym_ring_producer_t", 1),
+        Region("dispatch_head", "sym_ring_consumer_t", 1), Region("command_data", "u8", command_bytes),
+        Region("arena", "u8", arena_bytes),
+    ]  # fmt: skip
 
 
 class Channel:
@@ -30,7 +39,6 @@ class Channel:
         self.dispatch_bytes, self.command_bytes, self.arena_bytes = sizes
         self.generation = generation
         self._out_fd = self.bell_read_fd = self._bell_write_fd = -1
-        self._open()
 
     @classmethod
     def create(
@@ -54,18 +62,30 @@ class Channel:
         ], generation=generation)  # fmt: skip
         own = None
         try:
-            own = Segment.create_memfd(instance, "in", [
-                Region("channel", "sym_channel_in_t", 1), Region("command", "sym_ring_producer_t", 1),
-                Region("dispatch_head", "sym_ring_consumer_t", 1), Region("command_data", "u8", command_bytes),
-                Region("arena", "u8", arena_bytes),
-            ], generation=generation)  # fmt: skip
-            return cls(out, own, (dispatch_bytes, command_bytes, arena_bytes), generation)
+            words = ffi.cast("sym_channel_out_t *", out.address("channel"))
+            words.command_bytes, words.arena_bytes = command_bytes, arena_bytes
+            own = Segment.create_memfd(instance, "in", _in_regions(command_bytes, arena_bytes), generation=generation)
+            channel = cls(out, own, (dispatch_bytes, command_bytes, arena_bytes), generation)
+            channel._open()
+            return channel
         except BaseException:
             out.unlink()
             out.close()
             if own is not None:
                 own.close()
             raise
+
+    @classmethod
+    def reattach(cls, out: Segment, in_fd: int, bell_read_fd: int) -> "Channel":
+        """The channel of a player that lives on while its Conductor does not: `out` mapped for writing again, the
+        descriptors as the Keeper kept them, which become this object's. Raises SegmentError; then all stays the
+        caller's."""
+        words = ffi.cast("sym_channel_out_t *", out.address("channel"))
+        sizes = (out.regions["dispatch_data"].count, int(words.command_bytes), int(words.arena_bytes))
+        own = Segment.reattach_memfd(in_fd, "in", _in_regions(*sizes[1:]))
+        channel = cls(out, own, sizes, out.generation)
+        channel.bell_read_fd = bell_read_fd
+        return channel
 
     def _open(self) -> None:
         try:
@@ -75,6 +95,10 @@ class Channel:
         except BaseException:
             self._close_fds()
             raise
+
+    def deposit(self) -> dict[str, int]:
+        """What the Keeper keeps a duplicate of, so that the next Conductor can reattach: by name."""
+        return {"in": self.in_.descriptor, "bell": self.bell_read_fd}
 
     def addresses(self) -> dict[str, int]:
         """Where everything lies in this process: what we write in `out`, what the player writes in `in`, read-only."""
@@ -111,9 +135,11 @@ class Channel:
                 os.close(fd)
         self._out_fd = self.bell_read_fd = self._bell_write_fd = -1
 
-    def close(self) -> None:
-        """Unlink and unmap both segments and close the bell. Idempotent; nobody may use the addresses any more."""
+    def close(self, keep: bool = False) -> None:
+        """Unlink and unmap both segments and close the bell. Idempotent; nobody may use the addresses any more. `keep`
+        leaves `out`, which has a name, for a Conductor that comes later."""
         self._close_fds()
-        self.out.unlink()
+        if not keep:
+            self.out.unlink()
         self.out.close()
         self.in_.close()

@@ -19,24 +19,44 @@ from symphony.cli.show import Settings, settled
 @click.option(
     "--timeout", type=click.FloatRange(min=0, min_open=True), default=180.0, help="Seconds allowed until it is ready."
 )
+@click.option("--recover", is_flag=True, help="Go on from the state that a dead engine of that name left.")
+@click.option("--spare", is_flag=True, help="Keep a second Conductor ready, so that a killed one is replaced at once.")
+@click.option(
+    "--hang",
+    type=click.FloatRange(min=0.1),
+    help="Seconds without an answer after which a Conductor counts as hung and is replaced.",
+)
 @settled
-def up(settings: Settings, foreground: bool, players: int | None, timeout: float) -> None:
+def up(
+    settings: Settings,
+    foreground: bool,
+    players: int | None,
+    timeout: float,
+    recover: bool,
+    spare: bool,
+    hang: float | None,
+) -> None:
     """Start an engine; returns when it is ready.
 
-    What a killed engine of the same name left behind is taken away first, and said.
+    What a killed engine of the same name left behind is taken away first, and said; with --recover its runs go on.
     """
     from symphony.cli import start
 
     arguments = ["--players", str(players)] if players else []
-    started = start.start(settings.name, timeout=timeout, arguments=arguments)
+    keeper = [*(["--spare"] if spare else []), *(["--hang-s", str(hang)] if hang else [])]
+    started = start.start(settings.name, timeout=timeout, arguments=arguments, keeper_arguments=keeper, recover=recover)
     swept = list(started.told.get("swept") or ())
     if swept:
         leave.say(f"took away what killed engines had left: {len(swept)} segments")
+    runs = int(started.told.get("runs") or 0)
+    if recover:
+        leave.say(f"goes on from what was left: {runs} runs")
     item = {
         "name": started.name,
         "pid": started.pid,
         "keeper_pid": started.keeper_pid,
         "ready_s": round(started.ready_s, 3),
+        "runs": runs,
         "swept": swept,
     }
     show.single(
@@ -147,7 +167,7 @@ def warmup(settings: Settings) -> None:
 
     name = start.private_name("warmup")
     leave.say("starting an engine once; the first time its kernels are compiled, which takes a while")
-    started = start.start(name, timeout=900.0)
+    started = start.start(name, timeout=900.0, arguments=["--private"])
     start.stop_engine(name, force=True)
     item = {"ready_s": round(started.ready_s, 3)}
     show.single(

@@ -256,7 +256,7 @@ def _private_engine(quiet: bool, players: int | None) -> Iterator[Any]:
     name = start.private_name("play")
     if not quiet:
         print("no engine runs: starting one for this run", file=sys.stderr, flush=True)
-    start.start(name, arguments=["--players", str(players)] if players else [])
+    start.start(name, arguments=["--private", *(["--players", str(players)] if players else [])])
     try:
         with connect(name) as client:
             client.hold()  # so that it also ends when this process is killed

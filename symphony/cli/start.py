@@ -55,21 +55,31 @@ def start_engine(name: str, *, timeout: float = READY_S, arguments: Sequence[str
     return connect(name)
 
 
-def start(name: str, *, timeout: float = READY_S, arguments: Sequence[str] = ()) -> Started:
-    """Start an engine as processes of its own; returns when it is ready. `arguments` go to the Conductor.
+def start(
+    name: str,
+    *,
+    timeout: float = READY_S,
+    arguments: Sequence[str] = (),
+    keeper_arguments: Sequence[str] = (),
+    recover: bool = False,
+) -> Started:
+    """Start an engine as processes of its own; returns when it is ready. `arguments` go to the Conductor,
+    `keeper_arguments` to its Keeper. `recover` goes on from the state that a dead engine of that name left; when that
+    fails the state stays where it is.
 
-    Raises EngineExists when the name is live, WaitTimeout when it is not ready in time, and the engine's own error
-    when it fails; nothing of it is left then. Ctrl-C ends what was started.
+    Raises NothingToRecover, EngineExists when the name is live, WaitTimeout when it is not ready in time, and the
+    engine's own error when it fails; nothing of it is left then. Ctrl-C ends what was started.
     """
     names.check_instance_name(name)
     _refuse_live(name)
     begun = time.monotonic()
     keeper_id = secrets.token_hex(8)
     try:
-        line = _spawn_and_listen(name, keeper_id, arguments, begun + timeout)
+        words = [*keeper_arguments, *arguments, *(["--recover"] if recover else [])]
+        line = _spawn_and_listen(name, keeper_id, words, begun + timeout)
         told = _parse(line, name)
     except BaseException:
-        _abandon(name, keeper_id)
+        _abandon(name, keeper_id, leave_state=recover)
         raise
     return Started(name, int(told.get("pid", 0)), int(told.get("keeper_pid", 0)), time.monotonic() - begun, told)
 
@@ -226,7 +236,7 @@ def _failure(text: str, name: str) -> SymphonyError:
 # -- ending -----------------------------------------------------------------------------------------------
 
 
-def _abandon(name: str, keeper_id: str) -> None:
+def _abandon(name: str, keeper_id: str, *, leave_state: bool) -> None:
     """End a Keeper whose start failed or was given up, and take away what it left. It may be forking just now, so it
     is looked for until there is none."""
     deadline = time.monotonic() + DOWN_S
@@ -241,6 +251,8 @@ def _abandon(name: str, keeper_id: str) -> None:
         finally:
             for descriptor in watched.values():
                 os.close(descriptor)
+    if leave_state:
+        return
     with contextlib.suppress(SymphonyError, OSError):
         _sweep(name)
 

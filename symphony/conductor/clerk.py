@@ -28,8 +28,10 @@ MEMORY_FAULTS = (SymphonyError, OSError, OverflowError, ValueError, MemoryError)
 PATIENCE_S = 1.0
 BACKLOG_S = 0.002
 GROWTH = 8
-IN_ARENA, IN_PARTS = 1, 2
-"""Slot of an output's row while its node is storing: where its bytes still are."""
+IN_ARENA, GATHERING = 1, 2
+"""Slot of an output's row before its node is done (`conductor/loop.py` has them all): where its bytes still are."""
+PLACE_BYTES = 64
+"""Unit of `first` in such a row, which says where in `segment` the bytes go."""
 PART_HEAD_BYTES = 16
 
 
@@ -43,14 +45,13 @@ class Clerk:
         self._selector = selectors.DefaultSelector()
         self._stopping = False
         self._lock = threading.Lock()
-        self._parts: dict[tuple, tuple[Any, int, int]] = {}
         self._keeper_fd = -1
         self.thread = threading.Thread(target=self._serve, name="symphony-clerk", daemon=True)
         self._handlers = {
             state.WANT_PLAYER: self._want_player, state.STORE: self._store, state.PART: self._part,
             state.NEED_ARENA: self._need_arena, state.GROW: self._grow, state.RUN_ENDED: self._run_ended,
             state.PLAYER_GONE: self._player_gone, state.PLAYER_UP: self._player_up, state.BAD_RECORD: self._bad_record,
-            state.RUN_STARTED: self._run_started, state.LOOP_ENDED: lambda *words: None,
+            state.RUN_STARTED: self._run_started, state.LOOP_ENDED: lambda *words: None, state.PONG: self._pong,
         }  # fmt: skip
 
     def start(self) -> None:
@@ -140,8 +141,14 @@ class Clerk:
             players.died(message, str(message.get("error", "")))
         elif operation == "died":
             players.died(message, self._words(message))
+        elif operation == "ping":
+            # Answered by the loop: a clerk that lives beside a loop that does not is no Conductor.
+            self.conductor.inbox.tell(state.PING, int(message.get("n", 0)))
         elif operation == "gone":
             self._keeper_gone()
+
+    def _pong(self, number: int, *_: int) -> None:
+        self.conductor.keeper.pong(number)
 
     def _words(self, message: dict) -> str:
         how = f"signal {message['signal']}" if message.get("signal") else f"status {message.get('status')}"
@@ -150,7 +157,10 @@ class Clerk:
 
     def _keeper_gone(self) -> None:
         self._selector.unregister(self._keeper_fd)
-        self.conductor.keeper_lost()
+        fresh = self.conductor.keeper_lost()
+        if fresh is not None:
+            self._keeper_fd = fresh
+            self._selector.register(fresh, selectors.EVENT_READ)
 
     # -- players ------------------------------------------------------------------------------------------
 
@@ -223,34 +233,40 @@ class Clerk:
         stored = 0
         run = self.conductor.run_at(r, serial)
         player = self.conductor.players.live.get(p)
-        if run is not None and player is not None:
+        if run is not None:
             try:
-                self._copy_outputs(run, r, node, attempt, player)
+                self._copy_outputs(run, r, node, player)
                 stored = 1
             except MEMORY_FAULTS as error:
                 run.error = f"an output finds no memory: {error}"
         self.conductor.inbox.tell(state.STORED, r, node, attempt, stored, p)
 
-    def _copy_outputs(self, run: Any, r: int, node: int, attempt: int, player: Any) -> None:
+    def _copy_outputs(self, run: Any, r: int, node: int, player: Any) -> None:
+        """Bring a storing node's outputs into the run's memory. Killed anywhere and done again it comes to the same:
+        `segment` is stored once the bytes are there, and says so while `slot` still says that they are elsewhere."""
         step = run.segment.table("steps")[int(run.segment.table("nodes")[node]["step"])]
         first = int(run.segment.table("nodes")[node]["output"])
         rows = run.segment.table("outputs")
-        arena_base = player.channel.addresses()["arena"]
         for k in range(int(step["output_count"])):
             row = rows[first + k]
-            if row["slot"] == IN_PARTS:
-                arena, at, have = self._parts.pop((r, node, attempt, k), (None, 0, 0))
-                if have != int(row["size_bytes"]):
-                    raise SymphonyError(f"output {k} of node {node} came in pieces that do not make it whole")
-            elif row["slot"] == IN_ARENA and row["size_bytes"]:
-                size = int(row["size_bytes"])
-                arena, at = self.conductor.store.block(size, r)
-                inside = int(row["offset_bytes"]) & (player.channel.arena_bytes - 1)
-                copy_memory(arena.address + at, arena_base + inside, size)
-            else:
-                row["slot"] = 0
-                continue
-            row["segment"], row["offset_bytes"], row["slot"] = arena.id, at, 0
+            if row["slot"] == GATHERING:
+                raise SymphonyError(f"output {k} of node {node} came in pieces that do not make it whole")
+            if row["slot"] == IN_ARENA and row["size_bytes"]:
+                if not row["segment"]:
+                    self._copy_output(row, r, player)
+                row["offset_bytes"] = int(row["first"]) * PLACE_BYTES
+            row["slot"] = 0
+            row["first"] = 0
+
+    def _copy_output(self, row: Any, r: int, player: Any) -> None:
+        if player is None:
+            raise SymphonyError("the memory that an output lay in went with its player")
+        size = int(row["size_bytes"])
+        arena, at = self.conductor.store.block(size, r)
+        inside = int(row["offset_bytes"]) & (player.channel.arena_bytes - 1)
+        copy_memory(arena.address + at, player.channel.addresses()["arena"] + inside, size)
+        row["first"] = at // PLACE_BYTES
+        row["segment"] = arena.id
 
     def _part(self, raw: bytes) -> None:
         """One piece of an output larger than its player's arena: gathered in memory of the run's."""
@@ -262,25 +278,34 @@ class Clerk:
         player = self.conductor.players.live.get(p)
         if run is not None and player is not None:
             try:
-                self._gather(part, r, node, player)
+                self._gather(part, run, r, node, player)
             except MEMORY_FAULTS as error:
                 run.error = f"an output finds no memory: {error}"
         self.conductor.inbox.tell(state.STORED, r, -1, 0, 1, p)
 
-    def _gather(self, part: Any, r: int, node: int, player: Any) -> None:
-        key = (r, node, int(part.attempt), int(part.output))
+    def _gather(self, part: Any, run: Any, r: int, node: int, player: Any) -> None:
+        """The output's row says how far it is, so that whoever goes on after a crash knows: a piece that is there
+        already is passed over. A piece out of order, or over the size that the first one named, spoils the output."""
+        row = run.segment.table("outputs")[int(run.segment.table("nodes")[node]["output"]) + int(part.output)]
         if part.at_bytes == 0:
-            arena, at = self.conductor.store.block(int(part.total_bytes), r)
-            self._parts[key] = (arena, at, 0)
-        if key not in self._parts:
+            self._begin_gathering(row, int(part.total_bytes), r)
+        have, end = int(row["size_bytes"]), int(part.at_bytes) + int(part.size_bytes)
+        if row["slot"] != GATHERING or not row["segment"] or end <= have:
             return
-        arena, at, have = self._parts[key]
-        if int(part.at_bytes) != have:
-            del self._parts[key]
+        if int(part.at_bytes) != have or end > int(row["count"]) * PLACE_BYTES:
+            row["segment"] = 0
             return
+        to = self.conductor.store.address_of(int(row["segment"])) + int(row["first"]) * PLACE_BYTES + have
         inside = int(part.offset_bytes) & (player.channel.arena_bytes - 1)
-        copy_memory(arena.address + at + have, player.channel.addresses()["arena"] + inside, int(part.size_bytes))
-        self._parts[key] = (arena, at, have + int(part.size_bytes))
+        copy_memory(to, player.channel.addresses()["arena"] + inside, int(part.size_bytes))
+        row["size_bytes"] = end
+
+    def _begin_gathering(self, row: Any, total: int, r: int) -> None:
+        row["segment"] = 0
+        arena, at = self.conductor.store.block(total, r)
+        row["slot"], row["size_bytes"] = GATHERING, 0
+        row["first"], row["count"] = at // PLACE_BYTES, -(-total // PLACE_BYTES)
+        row["segment"] = arena.id
 
     # -- runs ---------------------------------------------------------------------------------------------
 
@@ -288,8 +313,6 @@ class Clerk:
         self.conductor.run_moved(serial)
 
     def _run_ended(self, r: int, serial: int, last: int, *_: int) -> None:
-        for key in [key for key in self._parts if key[0] == r]:
-            del self._parts[key]
         self.conductor.run_ended(serial, last)
 
 

@@ -12,7 +12,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,14 @@ import numpy as np
 from symphony.conductor import state
 from symphony.conductor.clerk import Clerk
 from symphony.conductor.failure import explain
+from symphony.conductor.intensity import Intensity
 from symphony.conductor.mailbox import Inbox, Outbox, PrivateRing
 from symphony.conductor.overdue import end_cancelled
 from symphony.conductor.plan import Plan, plan_run, refuse_unmeetable
 from symphony.conductor.players import Hosted, Players
 from symphony.conductor.report import describe_run, record_lines, status_of
+from symphony.conductor.resume import take_up
+from symphony.conductor.run import ENDED, Run
 from symphony.conductor.tables import OWNER_SELF, Tables, read_name, write_name
 from symphony.model import score as scores
 from symphony.model import value
@@ -43,7 +45,8 @@ from symphony.native.kernels import loading
 from symphony.native.layout import constants
 from symphony.pit.artifact.store import Arena, Store
 from symphony.pit.dag import graph as graphs
-from symphony.pit.stale.sweep import Claim, claim, plan, sweep
+from symphony.pit.stale.sweep import Claim, claim, plan, sweep, take_over
+from symphony.pit.stale.sweep import Plan as SweepPlan
 from symphony.pit.tables import OWNER, UNSET
 from symphony.shmem.registry import Registry
 from symphony.shmem.segment import Region, Segment
@@ -61,37 +64,21 @@ KEPT_SEGMENTS = 64
 WINDOW = 8
 FIRST_ARENA_BYTES = 200 << 10
 GROWTH = 8
-ENDED = {
-    constants["SYM_RUN_COMPLETED"]: "completed",
-    constants["SYM_RUN_FAILED"]: "failed",
-    constants["SYM_RUN_CANCELLED"]: "cancelled",
-}
 QUEUED = constants["SYM_RUN_QUEUED"]
 RUN_STATE_SHIFT = constants["SYM_RUN_STATE_SHIFT"]
 CANCEL_GRACE_S = 2.0
+KEEPERS_LOST, KEEPERS_LOST_S = 5, 60.0
+"""More Keepers than this in that time, and the engine is lost: something kills them."""
 LOOK_S = 0.002
-
-
-@dataclass
-class Run:
-    """What the Conductor keeps of a run beside its shared tables."""
-
-    serial: int
-    row: int
-    score: scores.Score
-    segment: Segment
-    geometry: dict
-    request_id: bytes
-    ended: threading.Event = field(default_factory=threading.Event)
-    state: str = "running"
-    error: str | None = None
-    arena_bytes: int = 256 << 10
 
 
 class Conductor:
     """One engine. `start` makes it serve, `close` ends it and leaves nothing behind.
 
     `keeper` makes the link to a Keeper (`symphony.keeper.link.KeeperLink`);
+    `inherited`: what the Keeper kept of the players of a Conductor that ended: its state is gone on from, instead of a
+    fresh one (`recover`: also when nothing was kept, since that Keeper ended too); `stays`: after a crash the state is
+    left alone by other engines' starts;
     `players`: most processes of one extension at once; `window`: nodes that a player may have at once; `capacity`:
     the arbiter's named resources. Raises EngineExists when the name is live.
     """
@@ -106,8 +93,13 @@ class Conductor:
         window: int = WINDOW,
         capacity: dict[str, int] | None = None,
         on_stop: Callable[[], None] | None = None,
+        inherited: list[Any] | None = None,
+        stays: bool = False,
     ) -> None:
         self.name, self.catalogue = name, catalogue
+        self._inherited, self._stays, self._leaves_state = inherited, stays, False
+        self.resumed_ms: float | None = None
+        self._keepers_lost = Intensity(KEEPERS_LOST, KEEPERS_LOST_S)
         self.players_max = players or max(1, len(os.sched_getaffinity(0)))
         self.window = window
         self.capacity = capacity if capacity is not None else {"cpu": len(os.sched_getaffinity(0))}
@@ -130,23 +122,31 @@ class Conductor:
     # -- life ---------------------------------------------------------------------------------------------
 
     def start(self) -> "Conductor":
-        """Claim the name, make the tables, start the threads. Raises EngineExists, NoSpace, OSError."""
-        self.claim: Claim = claim(self.name)
+        """Claim the name, make the tables or take up those that are there, start the threads.
+
+        Raises EngineExists, NoSpace, OSError; NothingToRecover, AbiMismatch where there is nothing to take up.
+        """
+        resuming = self._inherited is not None
+        self.claim: Claim = take_over(self.name, os.getppid()) if resuming else claim(self.name)
         try:
-            self._sweep_others()
+            if not resuming:
+                self._sweep_others()
             self.directory: Path = self.claim.directory
             (self.directory / "logs").mkdir(mode=0o700, exist_ok=True)
             self.registry = Registry(self.name)
-            self.tables = Tables(self.registry, self.name, generation=1)
+            self.tables = (
+                Tables.attach(self.registry) if resuming else Tables.create(self.registry, self.name, generation=1)
+            )
             self._make_private()
             self._fill_state()
             self.store = Store(self._make_segment, self.tables.segments, self.tables.artifacts, self.tables.engine)
             self.keeper = self._make_keeper()
-            self.tables.engine[0]["keeper_pid"] = self.keeper.pid
-            self.claim.own(self.keeper.pid)
+            self._own()
             self.players = Players(self)
             self.store.granted.append(self.players.grant_all)
             self.store.forgotten.append(self.players.forget_all)
+            if resuming:
+                take_up(self, self._inherited)
         except BaseException:
             self._undo_start()
             raise
@@ -156,11 +156,30 @@ class Conductor:
         self.clerk.start()
         self._await_loop()
         self.tables.engine[0]["ready_ns"] = time.monotonic_ns()
+        if resuming:
+            self._go_on()
         return self
 
+    def _go_on(self) -> None:
+        """What was asked of the Conductor before this one and is not done yet."""
+        runs = sorted(self.runs_by_serial.values(), key=lambda run: int(self.tables.runs[run.row]["ended_ns"]))
+        with self._lock:
+            self._ended_order.extend(run.serial for run in runs if run.ended.is_set())
+        for run in runs:
+            if not run.ended.is_set() and int(self.tables.runs[run.row]["wanted"]):
+                self._cancel(run)
+
+    def _own(self) -> None:
+        """Say which processes the engine is made of: in its folder, and in the memory itself."""
+        self.tables.engine[0]["keeper_pid"] = self.keeper.pid
+        self.tables.segment.tell_owners(self.keeper.pid, self._stays)
+        self.claim.own(self.keeper.pid)
+
     def _sweep_others(self) -> None:
-        """Take away what dead engines of other names left, too: a private engine's name never comes again."""
-        others = sweep(plan())
+        """Take away what dead engines of other names left, too: a private engine's name never comes again. What can be
+        gone on from is left to whoever starts that name again, or cleans up."""
+        planned = plan()
+        others = sweep(SweepPlan(planned.base, tuple(entry for entry in planned.entries if not entry.recoverable)))
         self.claim.swept.segments += others.segments
         self.claim.swept.instances += others.instances
         self.claim.swept.size_bytes += others.size_bytes
@@ -178,15 +197,19 @@ class Conductor:
 
     def _undo_start(self) -> None:
         if hasattr(self, "store"):
-            self.store.close()
+            self.store.close(keep=self._inherited is not None)
         if hasattr(self, "inbox"):
             self.inbox.close()
             self.outbox.close()
             self._epoll.close()
+        resuming = self._inherited is not None
         if hasattr(self, "tables"):
             self.control = self._maps_home = None
-            self.tables.close()
-        self.claim.release()
+            self.tables.close(keep=resuming)
+        if resuming:
+            self.claim.leave()
+        else:
+            self.claim.release()
 
     def _make_segment(self, kind: str, regions: list[Region]) -> Segment:
         return Segment.create(self.registry, self.name, kind, regions, generation=1)
@@ -231,7 +254,6 @@ class Conductor:
         c["resources_used"] = len(self.capacity)
         engine = self.tables.engine[0]
         engine["conductor_pid"], engine["resources_used"] = os.getpid(), len(self.capacity)
-        engine["extensions_used"] = engine["models_used"] = 0
         swept = self.claim.swept
         if swept.segments:
             self.tables.counters[constants["SYM_COUNTER_SWEPT_SEGMENTS"]]["value"] = len(swept.segments)
@@ -251,12 +273,46 @@ class Conductor:
         with self.moved:
             self.moved.notify_all()
 
-    def keeper_lost(self) -> None:
-        """The Keeper is gone, its extensions with it."""
-        if not self.closing:
-            self.lose("its Keeper has ended, and every extension with it; start the engine again")
-            if self._on_stop is not None:
-                self._on_stop()
+    def keeper_lost(self) -> int | None:
+        """The Keeper is gone, its extensions with it.
+
+        A program's own engine gets another (its descriptor is returned) and goes on; one that is a process of its own
+        ends, and leaves its state where it is if it was started to stay.
+        """
+        if self.closing:
+            return None
+        if self._on_stop is None and self._keepers_lost.allow(time.monotonic()):
+            return self._replace_keeper()
+        self._leaves_state = self._stays
+        how = f"symphonyctl -n {self.name} up --recover goes on from its state" if self._stays else "start it again"
+        self.lose(f"its Keeper has ended, and every extension with it; {how}")
+        if self._on_stop is not None:
+            self._on_stop()
+        return None
+
+    def _replace_keeper(self) -> int | None:
+        """In the clerk's thread. What the dead Keeper's children had begun is run again as their steps allow, once
+        it is certain that none of them lives."""
+        self.keeper.sweep()
+        self.keeper.close()
+        try:
+            self.keeper = self._make_keeper()
+        except OSError as error:
+            self.lose(f"its Keeper has ended, and another cannot be started: {error}")
+            return None
+        log.warning("the Keeper has ended; process %d is the next", self.keeper.pid)
+        self._own()
+        for player in list(self.players.live.values()):
+            self.players.died({"token": player.token}, "its Keeper ended")
+        return self.keeper.fileno()
+
+    def hold(self) -> None:
+        """The engine ends with the client that asks this; a Conductor that comes back knows it by this word."""
+        self.tables.engine[0]["held"] = 1
+
+    @property
+    def held(self) -> bool:
+        return bool(self.tables.engine[0]["held"])
 
     def stop(self) -> None:
         """Ask the engine to end; returns at once (the door's `stop`)."""
@@ -276,20 +332,22 @@ class Conductor:
             self.keeper.stop(timeout)
         except KeeperError:
             log.debug("the Keeper was gone already")
-        self.players.close()
-        self._close_memory()
-        self.claim.release()
+        self.players.close(keep=self._leaves_state)
+        self._close_memory(keep=self._leaves_state)
+        if self._leaves_state:
+            self.claim.leave()
+        else:
+            self.claim.release()
         self.lose("the engine was closed")
 
-    def _close_memory(self) -> None:
-        for run in self.runs_by_serial.values():
-            run.segment.unlink()
-            run.segment.close()
-        for segment in [*self._graphs.values(), *(segment for _, segment in self._idle_segments)]:
-            segment.unlink()
+    def _close_memory(self, keep: bool) -> None:
+        runs = [run.segment for run in self.runs_by_serial.values()]
+        for segment in [*runs, *self._graphs.values(), *(segment for _, segment in self._idle_segments)]:
+            if not keep:
+                segment.unlink()
             segment.close()
-        self.store.close()
-        self.tables.close()
+        self.store.close(keep)
+        self.tables.close(keep)
         self._epoll.close()
         self.inbox.close()
         self.outbox.close()
@@ -308,6 +366,11 @@ class Conductor:
         number = int(self.tables.engine[0]["instances_used"])
         self.tables.engine[0]["instances_used"] = number + 1
         return number
+
+    def take_instances(self, used: set[int]) -> None:
+        """Of the instances that the tables have, these are players'; the others are free."""
+        count = int(self.tables.engine[0]["instances_used"])
+        self._free_instances = [instance for instance in range(count) if instance not in used]
 
     def release_instance(self, instance: int) -> None:
         self._free_instances.append(instance)
@@ -341,11 +404,6 @@ class Conductor:
             raise RoomError(
                 f"{constants['SYM_LIMIT_SEATS']} seats are the limit; {manifest.id} would need {most * window} more"
             )
-        engine["extensions_used"], engine["models_used"], engine["seats_used"] = (
-            row + 1,
-            model + 1,
-            seat + most * window,
-        )
         shared = self.tables.extensions[row]
         write_name(shared["name"], manifest.id)
         shared["model"], shared["players_max"], shared["window"] = model, most, window
@@ -353,6 +411,9 @@ class Conductor:
         write_name(pool["name"], manifest.id)
         pool["extension"], pool["seat_first"], pool["generation"] = row, seat, 1
         pool["seat_count"] = most * window
+        # The rows first, then the counts, the extensions' last: it alone says how many there are.
+        engine["seats_used"], engine["models_used"] = seat + most * window, model + 1
+        engine["extensions_used"] = row + 1
         self.mmaps[model]["players_max"] = most
         hosted = Hosted(manifest, row, model, window, most, seat)
         self.hosted[manifest.id] = self.hosted_by_model[model] = hosted
@@ -367,11 +428,12 @@ class Conductor:
                 return {"run": self._by_request[request_id]}
             if self.lost is not None or self.closing:
                 raise EngineLost(self.lost or "the engine is closing")
-            run = self._begin(scores.load(score), inputs, request_id, options)
+            run = self._begin(score, inputs, request_id, options)
         self.inbox.tell(state.RUN_START, run.row)
         return {"run": run.serial}
 
-    def _begin(self, score: scores.Score, inputs: dict, request_id: bytes, options: dict) -> Run:
+    def _begin(self, dumped: bytes, inputs: dict, request_id: bytes, options: dict) -> Run:
+        score = scores.load(dumped)
         values = encode_inputs(score, inputs)
         models = {step.extension: self.host_of(step).model for step in score.steps}
         refuse_unmeetable(score, self.capacity)
@@ -381,7 +443,7 @@ class Conductor:
         serial = int(self.tables.engine[0]["next_serial"])
         segment, geometry = self._segment_for(prepared.geometry())
         try:
-            arena = self._write_run(planned, prepared, segment, geometry, row, serial, values)
+            arena = self._write_run(planned, prepared, segment, geometry, row, serial, values, dumped)
         except BaseException:
             self.store.release_run(row)
             self._keep_segment(key_of(geometry), segment)
@@ -417,12 +479,21 @@ class Conductor:
             old.close()
 
     def _write_run(
-        self, planned: Plan, prepared: Any, segment: Segment, geometry: dict, row: int, serial: int, values: list
+        self,
+        planned: Plan,
+        prepared: Any,
+        segment: Segment,
+        geometry: dict,
+        row: int,
+        serial: int,
+        values: list,
+        score: bytes,
     ) -> Arena:
-        size = sum(-(-len(blob) // 64) * 64 for _, blob in planned.bindings) + sum(
-            -(-v.size // 64) * 64 for v in values
-        )
+        told = value.Encoded(value.BYTES, 0, [score], len(score))
+        blobs = [len(blob) for _, blob in planned.bindings] + [encoded.size for encoded in values] + [told.size]
+        size = sum(-(-blob // 64) * 64 for blob in blobs)
         arena = self.store.arena(max(FIRST_ARENA_BYTES, size + (64 << 10)), row)
+        set_ref(self.tables.runs[row]["score"], arena, self.store.write(arena, told), told)
         for step, blob in planned.bindings:
             encoded = value.Encoded(value.DATA, 0, [blob], len(blob))
             set_ref(planned.graph.steps[step]["binding"], arena, self.store.write(arena, encoded), encoded)
@@ -447,9 +518,20 @@ class Conductor:
         private["arena_size"], private["arena_used"] = arena.size, arena.used
         lib.sym_store_release_u64(self._word_of(run.row), QUEUED << RUN_STATE_SHIFT | run.serial & 0xFFFFFFFF)
         self.tables.engine[0]["next_serial"] = run.serial + 1
+        self.enter(run)
+        self.tables.counters[constants["SYM_COUNTER_RUNS"]]["value"] += 1
+
+    def enter(self, run: Run) -> None:
+        """The run is known from now on by its number and by its client's request."""
         self.runs_by_serial[run.serial] = run
         self._by_request[run.request_id] = run.serial
-        self.tables.counters[constants["SYM_COUNTER_RUNS"]]["value"] += 1
+
+    def free_row(self, row: int) -> None:
+        """Nobody knows this row's run any more."""
+        lib.sym_store_release_u64(self._word_of(row), 0)
+
+    def _address_of(self, row: int, field: str) -> int:
+        return self.tables.address("runs", row) + ffi.offsetof("sym_run_t", field)
 
     def _word_of(self, row: int) -> Any:
         return ffi.cast("uint64_t *", self.tables.address("runs", row))
@@ -492,6 +574,7 @@ class Conductor:
         shared["node_count"] = shared["total_count"] = nodes
         shared["done_count"] = shared["failed_count"] = shared["flight_count"] = 0
         shared["failed_node"] = UNSET
+        shared["wanted"] = 0
 
     def run_at(self, row: int, serial: int) -> Run | None:
         run = self.runs_by_serial.get(serial)
@@ -613,9 +696,14 @@ class Conductor:
     def cancel(self, serial: int) -> dict:
         """Ask for a run's end. Nodes in flight are told; a player that does not heed in two seconds is ended."""
         run = self.find(serial)
+        # Said in shared memory before it is acknowledged, so that a Conductor that comes back does it still.
+        lib.sym_store_release_u32(ffi.cast("uint32_t *", self._address_of(run.row, "wanted")), 1)
+        self._cancel(run)
+        return {"run": serial}
+
+    def _cancel(self, run: Run) -> None:
         self.inbox.tell(state.RUN_CANCEL, run.row, run.serial)
         self._later(run)
-        return {"run": serial}
 
     def _later(self, run: Run) -> None:
         timer = threading.Timer(CANCEL_GRACE_S, lambda: self.clerk.submit(lambda: self._enforce(run)))

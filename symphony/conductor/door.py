@@ -38,6 +38,8 @@ WAITS_A_CLIENT = 64
 PACKETS_A_TURN = 8
 """Requests of one client served before the others have their turn."""
 HELLO_S = 5.0
+HOLDER_S = 15.0
+"""A client that an engine was started for may take so long to come back to a Conductor that came back."""
 REQUEST_BYTES = limits.SCORE_BYTES + (64 << 20)
 """The longest request, in a memfd."""
 WAIT_S = 3600.0
@@ -69,6 +71,9 @@ class Conductor(Protocol):
     def result(self, serial: int) -> dict: ...
     def record(self, serial: int) -> list[dict]: ...
     def cancel(self, serial: int) -> Any: ...
+    def hold(self) -> Any:
+        """A client ties the engine's life to its own."""
+
     def stop(self) -> Any:
         """Ask the engine to end; returns at once, so that the asking client gets its answer."""
 
@@ -104,13 +109,15 @@ class _Wait:
 class Door:
     """The server thread of an engine's control door.
 
-    `directory` is the instance's 0700 runtime folder. `start()` makes the secret and the socket and begins to
+    `directory` is the instance's 0700 runtime folder; `held`: a client had tied the engine's life to its own before
+    this Conductor took over. `start()` makes the secret and the socket and begins to
     serve; `close()` ends both and removes them. `notify` may be called from any thread at any rate; `start` and
     `close` from one thread, once. Not to be used after fork.
     """
 
-    def __init__(self, conductor: Conductor, directory: str | os.PathLike[str]):
+    def __init__(self, conductor: Conductor, directory: str | os.PathLike[str], *, held: bool = False):
         self.directory = Path(directory)
+        self._awaited_holder = time.monotonic() + HOLDER_S if held else None
         self._conductor = conductor
         self._clients: dict[int, _Client] = {}
         self._waits: list[_Wait] = []
@@ -219,6 +226,8 @@ class Door:
         deadlines += [client.born + HELLO_S for client in self._clients.values() if not client.known]
         if self._resume_accept is not None:
             deadlines.append(self._resume_accept)
+        if self._awaited_holder is not None:
+            deadlines.append(self._awaited_holder)
         return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
 
     def _woken(self, mask: int) -> None:
@@ -243,6 +252,10 @@ class Door:
             self._client_ready(client, selectors.EVENT_READ)
             if not client.known:
                 self._drop(client, "it did not show the secret in time")
+        if self._awaited_holder is not None and now >= self._awaited_holder:
+            self._awaited_holder = None
+            log.info("the client that this engine was started for has not come back: the engine ends")
+            self._conductor.stop()
         self._settle([wait for wait in self._waits if now >= wait.deadline], final=True)
         if self._resume_accept is not None and now >= self._resume_accept:
             self._resume_accept = None
@@ -361,7 +374,8 @@ class Door:
             self._answer(client, number, lambda: self._begin_wait(client, number, message))
         elif operation == "hold":
             client.holds = True
-            self._answer(client, number, lambda: None)
+            self._awaited_holder = None
+            self._answer(client, number, self._conductor.hold)
         elif operation == "stop":
             self._answer(client, number, self._conductor.stop)
         elif operation in self._operations:

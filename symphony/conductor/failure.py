@@ -27,7 +27,7 @@ def explain(conductor: Any, run: Any) -> str:
 
 
 def _why(conductor: Any, run: Any, node: int, step: scores.Step, ref: np.void) -> str:
-    deaths = int(run.segment.table("cold")[node]["deaths"])
+    deaths = int(run.segment.table("cold")[node]["deaths"]) & 0xFFFF
     late = f"; its timeout is {step.timeout_s:g} s" if step.timeout_s else ""
     if int(ref["segment"]) and int(ref["kind"]) == value.ERROR:
         error = value.decode(value.ERROR, conductor.payload_of(ref), copy=True)

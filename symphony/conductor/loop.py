@@ -19,6 +19,7 @@ from symphony.conductor.state import (
     MODEL_FAILED,
     NEED_ARENA,
     PART,
+    PING,
     PLAYER_ADD,
     PLAYER_DEAD,
     PLAYER_DYING,
@@ -27,6 +28,7 @@ from symphony.conductor.state import (
     PLAYER_READY,
     PLAYER_STARTING,
     PLAYER_UP,
+    PONG,
     RUN_CANCEL,
     RUN_ENDED,
     RUN_START,
@@ -204,6 +206,12 @@ ARENA_LOW = 4
 """An arena with less than a quarter left is replaced before it is needed."""
 
 HELD_BACK, HANDLED, BAD = 0, 1, 2
+COUNT_MASK = 0xFFFF
+IN_ARENA, GATHERING, GATHERED = 1, 2, 3
+"""Slot of an output's row before its node is done: its bytes lie in the player's arena still; its pieces are being
+gathered (`segment` and `first` say where, in units of 64 bytes, `size_bytes` how much is there); they are whole."""
+NO_PART, PART_GIVEN, PART_TAKEN = 0, 1, 2
+"""The piece at a command ring's front: not looked at; the clerk copies it; copied, its record can be released."""
 
 
 @njit(inline="always")
@@ -339,6 +347,15 @@ def ask_arena(control, maps, r, size):
         say(control, NEED_ARENA, r, m.serial, size, 0, 0)
 
 
+@njit(inline="always")
+def counted(tally, attempt):
+    """A tally {last attempt counted 16 | count 16} with this attempt in it. One word, so that a completion which is
+    applied again after a crash is not counted again."""
+    if tally >> 16 == attempt:
+        return tally
+    return attempt << 16 | ((tally & COUNT_MASK) + 1)
+
+
 @kernel
 def retry_or_fail(control, maps, r, node, word, reason):
     """A reported failure: again after its back-off while retries are left, else failed for good."""
@@ -347,12 +364,14 @@ def retry_or_fail(control, maps, r, node, word, reason):
     item = cold_of(m)[node]
     now = control[0].now
     if reason == REASON_HANDLER_FAILED:
-        item.failures += 1
-    more = item.failures <= step.retries and attempt_of(word) < LAST_ATTEMPT
+        item.failures = counted(item.failures, attempt_of(word))
+    failures = item.failures & COUNT_MASK
+    more = failures <= step.retries and attempt_of(word) < LAST_ATTEMPT
     if reason == REASON_HANDLER_FAILED and more and run_state(maps, r) == RUN_RUNNING:
         wait = step.backoff_ns
-        for _ in range(item.failures - 1):
+        for _ in range(failures - 1):
             wait = wait * 2 if wait * 2 < BACKOFF_CAP_NS else BACKOFF_CAP_NS
+        drop_outputs(maps, r, node)
         item.not_before_ns = now + wait if wait > 0 else 0
         release(maps, r, node, word, REASON_RETRY, now)
         count(control, COUNTER_RETRIES, 1)
@@ -449,8 +468,12 @@ def copy_outputs(control, maps, pmaps, p, r, node, head, outputs, payload, paylo
 
 @kernel
 def note_arena(pmaps, p, end):
+    """What lies before `end` is needed no more once nothing reads there: said before the record is released, so that
+    a Conductor that comes back knows what it may give back."""
     if end > pmaps[p].arena_end:
         pmaps[p].arena_end = end
+        ends = carray(as_pointer(pmaps[p].channel_out), (1,), dtype=CHANNEL_OUT)["arena_end"]
+        store_relaxed(ends, 0, end)
 
 
 @kernel
@@ -513,6 +536,22 @@ def outputs_fit(pmaps, p, head, outputs, payload_bytes, step_outputs):
 
 
 @kernel
+def applied_before(pmaps, p, head, outputs):
+    """The first record after the Conductor came back may have been applied already and only not released: HANDLED
+    then. Any other that speaks of nothing in flight is BAD."""
+    if pmaps[p].first_again == 0:
+        return BAD
+    end = 0
+    for k in range(head.output_count):
+        o = outputs[k]
+        if o.home == HOME_ARENA and o.size_bytes >= 0 and o.size_bytes <= pmaps[p].arena_size:
+            if o.offset_bytes >= 0 and o.offset_bytes <= pmaps[p].arena_end + pmaps[p].arena_size:
+                end = max(end, o.offset_bytes + o.size_bytes)
+    note_arena(pmaps, p, end)
+    return HANDLED
+
+
+@kernel
 def on_completion(control, maps, active, pmaps, p, address, length):
     """Apply one completion. HANDLED, HELD_BACK (memory has to come first; nothing changed), or BAD."""
     scratch = control[0].scratch
@@ -528,17 +567,17 @@ def on_completion(control, maps, active, pmaps, p, address, length):
         return BAD
     r = head.run
     m = maps[r]
+    outputs = carray(as_pointer(scratch + COMPLETION_BYTES), (LIMIT_OUTPUTS,), dtype=OUTPUT)
     if m.active == 0:
-        return BAD
+        return applied_before(pmaps, p, head, outputs)
     node = head.node
     word = check(maps, r, node, head.run_generation, head.attempt, p)
     if word < 0:
         # A player answers each dispatch once, and its dispatches are taken back only after its death: what speaks
         # of another node, of an earlier attempt, or again of this one was not sent in good faith.
-        return BAD
+        return applied_before(pmaps, p, head, outputs)
     if m.blocked != 0:
         return HELD_BACK
-    outputs = carray(as_pointer(scratch + COMPLETION_BYTES), (LIMIT_OUTPUTS,), dtype=OUTPUT)
     step = steps_of(m)[nodes_of(m)[node].step]
     if not outputs_fit(pmaps, p, head, outputs, length - offset, step.output_count):
         return BAD
@@ -580,26 +619,43 @@ def settle(control, maps, pmaps, p, r, node, word, head, outputs, payload, paylo
         return hand_to_clerk(control, maps, pmaps, p, r, node, word, head, outputs, payload, arena_end)
     if copy_outputs(control, maps, pmaps, p, r, node, head, outputs, payload, payload_bytes) != OK:
         return HELD_BACK
+    # The arena's end is noted after the word, here and below: what it covers may be given back, and a record that is
+    # read again, by this Conductor or the next, must find its bytes where they were.
     if head.outcome == OUTCOME_CANCELLED and run_state(maps, r) == RUN_CANCELLING:
-        note_arena(pmaps, p, arena_end)
         cancel_node(maps, r, node, word, now)
+        note_arena(pmaps, p, arena_end)
         return HANDLED
     if head.outcome != OUTCOME_OK:
-        note_arena(pmaps, p, arena_end)
         retry_or_fail(control, maps, r, node, word, REASON_HANDLER_FAILED)
+        note_arena(pmaps, p, arena_end)
         return HANDLED
     verdict = complete(maps, r, node, word, REASON_COMPLETED, now)
     if verdict == NO_ROOM:
         m.blocked = 1
         say(control, GROW, r, m.serial, NONE, 0, 0)
         return HELD_BACK
-    # Only now: a record that is held back is read again, and what it names must not have been given back.
     note_arena(pmaps, p, arena_end)
     if verdict == NOT_A_LIST:
         fail(maps, r, node, word, REASON_HANDLER_FAILED, now)
         if run_state(maps, r) == RUN_RUNNING:
             move_run(maps, r, RUN_FAILING, REASON_HANDLER_FAILED, now)
     return HANDLED
+
+
+@kernel
+def take_gathered(rows, at, size):
+    """An output that came in pieces: its place is where they were gathered. Again, after a crash, is harmless: the
+    slot says how far it was. One whose pieces do not make it whole keeps its slot, and the clerk refuses it."""
+    row = rows[at]
+    whole = row.segment != 0 and row.size_bytes == size
+    if row.slot == GATHERING and whole:
+        row.offset_bytes = row.first << 6
+        row.slot = GATHERED
+    if row.slot == GATHERED and whole:
+        row.first = 0
+        return
+    row.segment = 0
+    row.slot = GATHERING
 
 
 @kernel
@@ -618,8 +674,8 @@ def hand_to_clerk(control, maps, pmaps, p, r, node, word, head, outputs, payload
             ask_arena(control, maps, r, need)
             return HELD_BACK
         drop_outputs(maps, r, node)
-        note_arena(pmaps, p, arena_end)
         complete(maps, r, node, word, REASON_COMPLETED, control[0].now)
+        note_arena(pmaps, p, arena_end)
         return HANDLED
     rows = outputs_of(m)
     base = nodes_of(m)[node].output
@@ -627,12 +683,15 @@ def hand_to_clerk(control, maps, pmaps, p, r, node, word, head, outputs, payload
         o = outputs[k]
         row = rows[base + k]
         row.kind = o.kind
-        row.first = 0
+        if o.home == HOME_PARTS:
+            take_gathered(rows, base + k, o.size_bytes)
+            row.count = o.count
+            continue
         row.count = o.count
+        row.first = 0
         row.size_bytes = o.size_bytes
-        # While the word says storing, segment 0 means: still in the player's arena (slot 1) or in parts (slot 2).
         row.segment = 0
-        row.slot = 2 if o.home == HOME_PARTS else 1
+        row.slot = IN_ARENA
         row.offset_bytes = o.offset_bytes
         if o.home == HOME_INLINE:
             row.slot = 0
@@ -642,8 +701,8 @@ def hand_to_clerk(control, maps, pmaps, p, r, node, word, head, outputs, payload
                 copy(m.arena + at, payload + o.offset_bytes, np.uint64(o.size_bytes))
                 row.segment = m.arena_segment
                 row.offset_bytes = at
-    note_arena(pmaps, p, arena_end)
     store(maps, r, node, word, REASON_COMPLETED, control[0].now)
+    note_arena(pmaps, p, arena_end)
     pmaps[p].arena_outstanding += 1
     say(control, STORE, r, m.serial, node, attempt_of(word), p)
     return HANDLED
@@ -651,7 +710,10 @@ def hand_to_clerk(control, maps, pmaps, p, r, node, word, head, outputs, payload
 
 @kernel
 def on_part(control, maps, pmaps, p, address, length):
-    """A piece of a large output: checked, then the clerk's."""
+    """A piece of a large output: checked, then the clerk's. Its record is released once the clerk has copied it, so
+    that nothing of it is lost with this process."""
+    if pmaps[p].part == PART_GIVEN:
+        return HELD_BACK
     if length != PART_BYTES:
         return BAD
     scratch = control[0].scratch
@@ -668,8 +730,11 @@ def on_part(control, maps, pmaps, p, address, length):
         return BAD
     if part.at_bytes < 0 or part.total_bytes < part.size_bytes or part.at_bytes > part.total_bytes - part.size_bytes:
         return BAD
-    note_arena(pmaps, p, part.offset_bytes + part.size_bytes)
     m = maps[part.run]
+    if pmaps[p].part == PART_TAKEN:
+        pmaps[p].part = NO_PART
+        note_arena(pmaps, p, part.offset_bytes + part.size_bytes)
+        return HANDLED
     if m.active == 0:
         return BAD
     word = check(maps, part.run, part.node, part.run_generation, part.attempt, p)
@@ -689,7 +754,8 @@ def on_part(control, maps, pmaps, p, address, length):
     if load_seq_cst(sleeping, 0) != 0:
         ring_pipe(np.int32(c0.outbox_pipe))
     pmaps[p].arena_outstanding += 1
-    return HANDLED
+    pmaps[p].part = PART_GIVEN
+    return HELD_BACK
 
 
 @kernel
@@ -744,6 +810,7 @@ def drain(control, maps, active, pmaps, mmaps, p):
             bad_player(control, pmaps, p)
         release_records(player.consumer, views[i].end)
         player.hold = 0
+        player.first_again = 0
         applied += 1
     rewind_records(player.consumer)
     if applied > 0:
@@ -1096,9 +1163,10 @@ def cancel_run(control, maps, active, pmaps, r):
     if m.active == 0:
         return
     state = run_state(maps, r)
-    if state != RUN_RUNNING and state != RUN_FAILING:
+    if state in (RUN_RUNNING, RUN_FAILING):
+        move_run(maps, r, RUN_CANCELLING, REASON_CANCELLED, control[0].now)
+    elif state != RUN_CANCELLING:
         return
-    move_run(maps, r, RUN_CANCELLING, REASON_CANCELLED, control[0].now)
     nodes = nodes_of(m)
     for node in range(run_row(m)[0].node_count):
         word = load_acquire(nodes["word"], node)
@@ -1187,14 +1255,20 @@ def unlink_player(pmaps, mmaps, p):
 
 @kernel
 def lose_node(control, maps, pmaps, p, r, node, word, begun, now):
-    """One node of a dead player: never begun, it is simply ready again; begun, as its step allows."""
-    m = maps[r]
+    """One node of a dead player: what it held goes back, then what becomes of it."""
     give_seat(control, maps, pmaps, p, r, node)
+    take_back(maps, r, node, word, begun, now)
+
+
+@kernel
+def take_back(maps, r, node, word, begun, now):
+    """A node whose player will not answer: never begun, it is simply ready again; begun, as its step allows."""
+    m = maps[r]
     running = run_state(maps, r) == RUN_RUNNING
     item = cold_of(m)[node]
     if begun:
-        item.deaths += 1
-        if flags_of(word) & FLAG_ONCE != 0 or item.deaths > LIMIT_DEATHS:
+        item.deaths = counted(item.deaths, attempt_of(word))
+        if flags_of(word) & FLAG_ONCE != 0 or item.deaths & COUNT_MASK > LIMIT_DEATHS:
             reason = REASON_UNKNOWN if flags_of(word) & FLAG_ONCE != 0 else REASON_PLAYER_DIED
             outputs_of(m)[nodes_of(m)[node].output].segment = 0
             fail(maps, r, node, word, reason, now)
@@ -1206,6 +1280,7 @@ def lose_node(control, maps, pmaps, p, r, node, word, begun, now):
         if running:
             move_run(maps, r, RUN_FAILING, REASON_PLAYER_DIED, now)
         return
+    drop_outputs(maps, r, node)
     release(maps, r, node, word, REASON_PLAYER_DIED, now)
     if running:
         put_back(maps, r, node)
@@ -1239,9 +1314,12 @@ def on_stored(control, maps, active, pmaps, r, node, attempt, ok, p):
     A fan-out that has no room yet is asked for again by the clerk once it has made some.
     """
     pmaps[p].arena_outstanding -= 1
+    if node < 0:
+        pmaps[p].part = PART_TAKEN
+        return
     give_arena(pmaps, p)
     m = maps[r]
-    if node < 0 or m.active == 0:
+    if m.active == 0:
         return
     word = load_acquire(nodes_of(m)["word"], node)
     if state_of(word) != STORING or attempt_of(word) != attempt:
@@ -1296,6 +1374,8 @@ def read_inbox(control, maps, active, pmaps, mmaps):
             on_grown(control, maps, active, w[0], w[1])
         elif kind == MODEL_FAILED:
             model_failed(control, maps, active, mmaps, w[0])
+        elif kind == PING:
+            say(control, PONG, w[0], 0, 0, 0, 0)
         elif kind == STOP:
             c0.stop = 1
         release_records(c0.inbox, views[i].end)

@@ -22,6 +22,7 @@ from symphony.bus.channel import Channel
 from symphony.conductor.mailbox import PrivateRing
 from symphony.conductor.overdue import IDLE, working
 from symphony.conductor.state import PLAYER_ADD, PLAYER_DEAD, PLAYER_NONE
+from symphony.model.errors import KeeperError
 from symphony.native import check, ffi, lib
 from symphony.native.layout import constants
 from symphony.shmem.segment import Segment
@@ -97,7 +98,10 @@ class Players:
             self.greet(player)
             argv = [sys.executable, "-m", "symphony.extension.host", str(hosted.manifest.directory)]
             log_path = str(c.directory / "logs" / f"{hosted.manifest.id}-{row}.log")
-            c.keeper.spawn(token, argv, self.environment(hosted), None, log_path, hosted.manifest.id, theirs.fileno())
+            kept = channel.deposit() | {"control": ours.fileno()}
+            c.keeper.spawn(
+                token, argv, self.environment(hosted), None, log_path, hosted.manifest.id, theirs.fileno(), kept
+            )
         except BaseException:
             self.live.pop(row, None)
             channel.close()
@@ -181,8 +185,7 @@ class Players:
         return not any(player.unsent for player in waiting)
 
     def fill(self, player: Player) -> None:
-        c, hosted, channel = self.conductor, player.hosted, player.channel
-        at = channel.addresses()
+        c, hosted = self.conductor, player.hosted
         instance = c.free_instance()
         seats = hosted.seat_first + player.slot * hosted.window
         row = c.tables.instances[instance]
@@ -195,19 +198,28 @@ class Players:
         row["generation"] += 1
         row["state"] = constants["SYM_MODEL_LOADING"]
         row["since_ns"] = time.monotonic_ns()
+        self.map(player, instance)
+        self.publish_row(player, instance)
+        c.watch_bell(player.channel.bell_read_fd)
+
+    def map(self, player: Player, instance: int) -> None:
+        """The loop's private row of a player: addresses, and what it will count for itself."""
+        c, hosted, channel = self.conductor, player.hosted, player.channel
+        at = channel.addresses()
         private = c.pmaps[player.row]
-        private["model"], private["instance"], private["seat_first"] = hosted.model, instance, seats
-        private["window"], private["pid"], private["held"], private["mean_ns"] = hosted.window, 0, 0, 0
+        private["model"], private["instance"] = hosted.model, instance
+        private["seat_first"] = hosted.seat_first + player.slot * hosted.window
+        private["window"], private["pid"], private["held"], private["mean_ns"] = hosted.window, player.pid, 0, 0
         private["consumer"], private["producer"] = (
             PrivateRing.address(player.consumer),
             PrivateRing.address(player.producer),
         )
         for name in ("channel_out", "channel_in", "arena", "command_producer"):
             private[name] = at[name]
-        private["arena_size"], private["arena_end"], private["arena_outstanding"] = channel.arena_bytes, 0, 0
-        private["staged"], private["hold"] = 0, 0
-        self.publish_row(player, instance)
-        c.watch_bell(channel.bell_read_fd)
+        private["arena_size"], private["arena_outstanding"] = channel.arena_bytes, 0
+        private["arena_end"] = ffi.cast("sym_channel_out_t *", at["channel_out"]).arena_end
+        private["staged"], private["hold"], private["part"], private["first_again"] = 0, 0, 0, 0
+        private["tail"] = int(player.producer.published)
 
     def publish_row(self, player: Player, instance: int) -> None:
         c = self.conductor
@@ -231,7 +243,10 @@ class Players:
     def died(self, message: dict, words: str) -> None:
         """A process is gone (or never came): the loop gives back what it held once its ring is drained."""
         player = self.of(message)
-        if player is None or player.ended:
+        if player is None:
+            self.forget(message["token"])
+            return
+        if player.ended:
             return
         player.ended = True
         hosted = player.hosted
@@ -262,7 +277,35 @@ class Players:
         self.conductor.release_instance(int(self.conductor.pmaps[row]["instance"]))
         player.control.close()
         player.channel.close()
+        self.forget(player.token)
         return player.hosted
+
+    def forget(self, token: int) -> None:
+        """Nothing of a dead process is needed any more: the Keeper may drop what it keeps of it."""
+        try:
+            self.conductor.keeper.forget(token)
+        except KeeperError:
+            log.debug("the Keeper is gone, and what it kept with it")
+
+    def reattach(self, row: int, hosted: Hosted, out: Segment, told: Any) -> Player:
+        """A player that lived, or died, while there was no Conductor: `told` is what its Keeper kept of it. Its rows
+        in the tables stay as they are. Raises SegmentError, KeyError for a descriptor that was not kept."""
+        c = self.conductor
+        channel = Channel.reattach(out, told.descriptors.pop("in"), told.descriptors.pop("bell"))
+        control = socket.socket(fileno=told.descriptors.pop("control"))
+        instance = int(c.tables.players[row]["instance"])
+        slot = (int(c.tables.instances[instance]["seat_first"]) - hosted.seat_first) // hosted.window
+        player = Player(row, told.token, hosted, slot, channel, control, *self.rings(channel), pid=told.pid)
+        player.ready = int(c.tables.players[row]["state"]) == constants["SYM_PLAYER_READY"]
+        player.ended = not told.alive
+        hosted.slots.append(slot)
+        self.live[row] = player
+        self.generation = max(self.generation, told.token >> TOKEN_ROW_BITS)
+        self.map(player, instance)
+        shared = c.tables.players[row]
+        shared["pid"], shared["start"] = told.pid, told.start
+        c.watch_bell(channel.bell_read_fd)
+        return player
 
     def end(self, row: int, grace_s: float = END_GRACE_S) -> None:
         player = self.live.get(row)
@@ -273,12 +316,12 @@ class Players:
         player = self.live.get(message["token"] & ((1 << TOKEN_ROW_BITS) - 1))
         return player if player is not None and player.token == message["token"] else None
 
-    def close(self) -> None:
-        """After the Keeper has ended every process: free what is left."""
+    def close(self, keep: bool = False) -> None:
+        """After the Keeper has ended every process: free what is left; `keep` leaves what has a name."""
         for row in list(self.live):
             player = self.live.pop(row)
             player.control.close()
-            player.channel.close()
+            player.channel.close(keep)
 
 
 NOT_NOW = frozenset({errno.EAGAIN, errno.ETOOMANYREFS, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})

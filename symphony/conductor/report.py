@@ -82,6 +82,7 @@ def status_of(conductor: Any) -> dict[str, Any]:
         "name": conductor.name, "pid": os.getpid(), "keeper_pid": conductor.keeper.pid,
         "level": 0, "level_text": "level 0: rlimits only, trusted code",
         "started_ns": int(engine["started_ns"]), "ready_ns": int(engine["ready_ns"]), "clock_ns": int(engine["clock_ns"]),
+        "restarts": int(engine["restarts"]), "resumed_ns": int(engine["resumed_ns"]),
         "swept": {"segments": list(conductor.claim.swept.segments), "bytes": conductor.claim.swept.size_bytes},
         "runs": {"kept": len(conductor.runs_by_serial), "active": int(conductor.control[0]["active_count"])},
         "extensions": [_extension(conductor, hosted) for hosted in conductor.hosted.values()],

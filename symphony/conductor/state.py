@@ -17,11 +17,14 @@ PLAYER_MAP = np.dtype(
             "state", "model", "instance", "seat_first", "window", "pid",
             "consumer", "producer", "channel_out", "channel_in", "arena", "arena_size", "command_producer",
             "held", "mean_ns", "arena_end", "arena_outstanding", "staged", "hold", "next_in_model", "was_ready",
+            "part", "first_again", "tail",
         )
     ]
 )  # fmt: skip
 """One row a player. `consumer`, `producer`: addresses of the private ring structs; `hold`: 1 while a record at
-the ring's front waits for memory; `arena_outstanding`: jobs of the clerk that still read the arena."""
+the ring's front waits for memory; `arena_outstanding`: jobs of the clerk that still read the arena;
+`part`: what became of the piece at the ring's front; `first_again`: 1 until the first record after a Conductor came
+back, which may have been applied before; `tail`: of the dispatch ring then, what lies behind it was never seen."""
 
 MODEL_MAP = np.dtype(
     [
@@ -47,11 +50,11 @@ CONTROL = np.dtype(
 )  # fmt: skip
 
 # What the clerk tells the loop (record kinds of the inbox; payload: eight int64).
-RUN_START, RUN_CANCEL, PLAYER_ADD, PLAYER_DEAD, STORED, ARENA, GROWN, MODEL_FAILED, STOP = range(64, 73)
+RUN_START, RUN_CANCEL, PLAYER_ADD, PLAYER_DEAD, STORED, ARENA, GROWN, MODEL_FAILED, STOP, PING = range(64, 74)
 # What the loop tells the clerk (record kinds of the outbox; payload: eight int64).
-WANT_PLAYER, STORE, PART, NEED_ARENA, GROW, RUN_ENDED, PLAYER_GONE, PLAYER_UP, BAD_RECORD, LOOP_ENDED, RUN_STARTED = (
-    range(96, 107)
-)
+(
+    WANT_PLAYER, STORE, PART, NEED_ARENA, GROW, RUN_ENDED, PLAYER_GONE, PLAYER_UP, BAD_RECORD, LOOP_ENDED, RUN_STARTED, PONG,
+) = range(96, 108)  # fmt: skip
 
 MESSAGE_BYTES = 64
 VIEWS = 64

@@ -4,7 +4,9 @@ import time
 
 import numpy as np
 
+from symphony.model.errors import NoSuchSegment, NothingToRecover
 from symphony.native.layout import constants, names
+from symphony.shmem.names import told_by
 from symphony.shmem.registry import Registry
 from symphony.shmem.segment import Region, Segment
 
@@ -30,25 +32,48 @@ OWNER_SELF = 1
 class Tables:
     """Typed views of the state segment, one attribute a region; owned by the Conductor, unmapped by `close`."""
 
-    def __init__(self, registry: Registry, instance: str, generation: int) -> None:
-        regions = [Region(name, kind, count) for name, (kind, count) in _ROWS.items()]
-        self.segment = Segment.create(registry, instance, "state", regions, generation=generation)
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
         for name in _ROWS:
-            setattr(self, name, self.segment.table(name))
+            setattr(self, name, segment.table(name))
+
+    @classmethod
+    def create(cls, registry: Registry, instance: str, generation: int) -> "Tables":
+        """Fresh tables of a fresh engine. Raises NoSpace."""
+        regions = [Region(name, kind, count) for name, (kind, count) in _ROWS.items()]
+        tables = cls(Segment.create(registry, instance, "state", regions, generation=generation))
         for number, name in names("sym_counter").items():
             if number < constants["SYM_COUNTER_COUNT"]:
-                write_name(self.counters[number]["name"], name)
-        self.engine[0]["started_ns"] = time.monotonic_ns()
-        self.engine[0]["next_serial"] = 1
+                write_name(tables.counters[number]["name"], name)
+        tables.engine[0]["started_ns"] = time.monotonic_ns()
+        tables.engine[0]["next_serial"] = 1
+        return tables
+
+    @classmethod
+    def attach(cls, registry: Registry) -> "Tables":
+        """The tables of an engine whose Conductor has ended. Raises NothingToRecover, AbiMismatch, SegmentError."""
+        for name in registry.names():
+            told = told_by(name)
+            if told is None or told[2] != "state":
+                continue
+            try:
+                return cls(Segment.attach(name, writable=True, kind="state", registry=registry))
+            except NoSuchSegment:
+                continue
+        raise NothingToRecover(
+            f"{registry.folder} lists no state of an engine that could be gone on from: nothing is left"
+        )
 
     def address(self, name: str, row: int = 0) -> int:
         table: np.ndarray = getattr(self, name)
         return self.segment.address(name) + row * table.strides[0]
 
-    def close(self) -> None:
+    def close(self, keep: bool = False) -> None:
+        """Unmap; `keep` leaves the segment for a Conductor that comes later."""
         for name in _ROWS:
             setattr(self, name, None)
-        self.segment.unlink()
+        if not keep:
+            self.segment.unlink()
         self.segment.close()
 
 

@@ -89,6 +89,12 @@ class EngineExists(SymphonyError):
     exit_code = 2
 
 
+class NothingToRecover(SymphonyError):
+    """No state of that engine lies in memory that a Conductor could go on from."""
+
+    exit_code = 3
+
+
 class EngineLost(SymphonyError):
     """The engine ended or stopped answering while something waited for it."""
 

@@ -84,7 +84,13 @@ class Segment:
     """
 
     def __init__(
-        self, name: str, memory: mmap.mmap, descriptor: int, registry: Registry | None, writable: bool
+        self,
+        name: str,
+        memory: mmap.mmap,
+        descriptor: int,
+        registry: Registry | None,
+        writable: bool,
+        places: "dict[str, Place] | None" = None,
     ) -> None:
         self.name, self.size, self.writable = name, len(memory), writable
         self.descriptor = descriptor
@@ -93,7 +99,9 @@ class Segment:
         self._view = ffi.from_buffer("uint8_t[]", memory, require_writable=writable)
         self._base = int(ffi.cast("intptr_t", self._view))
         try:
-            self._places = _read_directory(self._base, self.size, name or "the segment")
+            self._places = (
+                places if places is not None else _read_directory(self._base, self.size, name or "the segment")
+            )
         except BaseException:
             ffi.release(self._view)
             raise
@@ -146,6 +154,18 @@ class Segment:
         except BaseException:
             os.close(descriptor)
             raise
+
+    @classmethod
+    def reattach_memfd(cls, descriptor: int, kind: str, regions: Iterable[Region]) -> "Segment":
+        """Map a memfd of `create_memfd` again, read-only, by the same regions: not a word of it is believed, since
+        another may have written all of it. The descriptor becomes the segment's. Raises SegmentError for another size."""
+        planned, size, _ = _plan(list(regions), kind)
+        have = os.fstat(descriptor).st_size
+        if have != size:
+            raise SegmentError(f"the memory of a segment of kind {kind} has {have} bytes, not {size}: it is another's")
+        places = {region.name: Place(at, region.count, region.stride, region.type) for region, at in planned}
+        memory = mmap.mmap(descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ)
+        return cls("", memory, descriptor, None, False, places)
 
     # -- attaching ----------------------------------------------------------------------------------------
 
@@ -259,6 +279,20 @@ class Segment:
         space.unlink(self.name)
         if self._registry is not None:
             self._registry.leave(self.name)
+
+    def tell_owners(self, keeper_pid: int, stays: bool) -> None:
+        """Name this process as the owner, and the engine's Keeper beside it, for whoever sweeps (only for who may write
+        it). A Conductor that took the segment over is its owner from here on."""
+        stamp = self._stamp()
+        stamp.keeper_start, stamp.keeper_pid = lib.sym_process_start(keeper_pid), keeper_pid
+        stamp.stays = int(stays)
+        stamp.owner_start, stamp.owner_pid = lib.sym_process_start(os.getpid()), os.getpid()
+
+    @staticmethod
+    def discard(name: str, registry: Registry) -> None:
+        """Take away a segment that nobody has, half made as it may be, and strike it out."""
+        space.unlink(name)
+        registry.leave(name)
 
     def close(self) -> None:
         """Unmap, and close a memfd. Idempotent. Views that are still held keep the memory until they are gone."""

@@ -93,6 +93,9 @@ class StageConductor:
     def cancel(self, serial):
         self.move(serial, state="cancelled", ended_ns=2_000_000_000)
 
+    def hold(self):
+        self.held = True
+
     def status(self):
         return {
             "pid": 0,

@@ -237,7 +237,7 @@ def test_a_door_closes_while_its_runs_move():
     """Who wakes the door's thread just as it ends finds both ends of its pipe, or none."""
     faults = []
     for _ in range(100):
-        conductor, door = open_door(NAME)
+        _, door = open_door(NAME)
         over = threading.Event()
 
         def move(door=door, over=over):

@@ -54,9 +54,27 @@ def make_segment(instance: str, process: sweep.Process | None, kind: str = "stat
     head = bytes(sweep._STAMP.size)
     if process is not None:
         boot = bytes.fromhex(process.boot_id)
-        head = sweep._STAMP.pack(sweep._MAGIC, 1, 1, 0, 4096, 1, process.start, process.pid, 0, boot)
+        head = sweep._STAMP.pack(sweep._MAGIC, 1, 1, 0, 4096, 1, process.start, process.pid, 0, boot, b"", 0, 1, 0, 0, 0)
     path.write_bytes(head.ljust(4096, b"\0"))
     return path
+
+
+def test_a_state_that_stays_is_told_of_and_its_keeper_holds_it():
+    """By the memory's own stamp: a start that looks into another runtime folder finds no owner file."""
+    keeper = subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE)
+    living, gone = sweep.Process.of(keeper.pid), dead_process()
+    path = sweep.SHM / f"symphony.{os.getuid()}.{NAME}.state.{'0' * 15}1"
+    head = (sweep._MAGIC, 1, 1, 0, 4096, 1, gone.start, gone.pid, 0, bytes.fromhex(sweep.boot_id()), b"", 0, 1)
+    try:
+        path.write_bytes(sweep._STAMP.pack(*head, living.start, living.pid, 1).ljust(4096, b"\0"))
+        [entry] = sweep.plan(instance=NAME).entries
+        assert (entry.state, entry.recoverable) == (sweep.LIVE, True)
+    finally:
+        keeper.communicate()
+    [entry] = sweep.plan(instance=NAME).entries
+    assert (entry.state, entry.recoverable) == (sweep.DEAD, True)
+    sweep.sweep(sweep.plan(instance=NAME))
+    assert not path.exists()
 
 
 def dead_process() -> sweep.Process:

@@ -120,8 +120,33 @@ class Store:
             name = segment.name.encode()[: row["name"].size - 1]
             row["name"][:] = 0
             row["name"][: len(name)] = np.frombuffer(name, np.uint8)
-            row["size_bytes"], row["kind"], row["run"], row["word"] = segment.size, kind, run, 1
+            row["size_bytes"], row["kind"], row["run"], row["id"], row["word"] = segment.size, kind, run, number, 1
             return number
+
+    def resume(self, attach: Callable[[str], Segment], live_runs: set[int]) -> dict[int, Segment]:
+        """Take up what an earlier Conductor's tables name. Arenas of runs that are no more are free; those that a put
+        artifact lies in stay. Returns the run segments by id, for whoever takes up the runs."""
+        put = {int(row["segment"]) for row in self._artifacts if int(row["word"]) >> STATE_SHIFT == PUBLISHED}
+        runs: dict[int, Segment] = {}
+        for row in self._rows[np.flatnonzero(self._rows["word"])]:
+            number, kind = int(row["id"]), int(row["kind"])
+            segment = attach(bytes(row["name"]).split(b"\0", 1)[0].decode())
+            self._entered[segment.name] = number
+            if kind == constants["SYM_SEGMENT_RUN"]:
+                runs[number] = segment
+            else:
+                self._resume_arena(number, segment, int(row["run"]), put, live_runs)
+        self._next = int(self._rows["id"].max()) + 1
+        for number in np.flatnonzero(self._artifacts["word"] >> STATE_SHIFT == RESERVED):
+            self._set_word(int(number), FREE << STATE_SHIFT | int(self._artifacts[number]["word"]) & 0xFFFFFFFF)
+        return runs
+
+    def _resume_arena(self, number: int, segment: Segment, run: int, put: set[int], live_runs: set[int]) -> None:
+        begin = segment.offset("bytes")
+        arena = Arena(number, segment, begin, segment.size, run, segment.regions["bytes"].count)
+        self._arenas[number] = arena
+        if run not in live_runs and number not in put:
+            self._release(arena)
 
     def leave(self, segment: Segment) -> None:
         """The segment is about to go: its row is free."""
@@ -213,6 +238,19 @@ class Store:
         """What a new player has to be granted."""
         with self._lock:
             return [(arena.id, arena.segment) for arena in self._arenas.values()]
+
+    def names(self) -> list[str]:
+        """Of every segment that has a row."""
+        with self._lock:
+            return list(self._entered)
+
+    def address_of(self, segment: int) -> int:
+        """Where a live segment's first byte lies in this process. Raises StaleHandle."""
+        with self._lock:
+            arena = self._arenas.get(segment)
+        if arena is None:
+            raise StaleHandle(f"segment {segment} was released")
+        return arena.address
 
     def bytes_at(self, segment: int, offset: int, size: int) -> memoryview:
         """A read-only view of published memory; valid until the run that made it is released. Raises StaleHandle."""
@@ -308,11 +346,12 @@ class Store:
                 "kept_bytes": self._free_bytes,
             }
 
-    def close(self) -> None:
-        """Unlink and unmap everything."""
+    def close(self, keep: bool = False) -> None:
+        """Unmap everything; unlink it too, unless it is kept for a Conductor that comes later."""
         with self._lock:
             for arena in self._arenas.values():
-                arena.segment.unlink()
+                if not keep:
+                    arena.segment.unlink()
                 arena.segment.close()
             self._arenas.clear()
             self._free.clear()

@@ -614,7 +614,7 @@ def rebuild(maps, r, now):
             remaining[edges[e]] -= 1
     for vertex in range(m.vertex_count):
         if marks[vertex] == 0 and remaining[vertex] == 0:
-            rebuild_ready(maps, r, vertex)
+            rebuild_ready(maps, r, vertex, now)
     return OK
 
 
@@ -694,14 +694,26 @@ def rebuild_group(maps, r, template):
 
 
 @kernel
-def rebuild_ready(maps, r, vertex):
+def backs_off(maps, r, node, now):
+    """Whether a pending node waits for its back-off still: counted as delayed then, and not ready."""
+    m = maps[r]
+    cold = cold_of(m)
+    if cold[node].not_before_ns <= now:
+        cold[node].not_before_ns = 0
+        return False
+    graph_of(m)[0].delayed_count += 1
+    return True
+
+
+@kernel
+def rebuild_ready(maps, r, vertex, now):
     """A vertex without dependencies left, not complete: put what is pending of it into the ready set."""
     m = maps[r]
     nodes = nodes_of(m)
     cold = cold_of(m)
     word = load_acquire(nodes["word"], vertex)
     if flags_of(word) & FLAG_GROUP == 0:
-        if state_of(word) == PENDING:
+        if state_of(word) == PENDING and not backs_off(maps, r, vertex, now):
             push_ready(maps, r, vertex)
         return
     group = groups_of(m)[nodes[vertex].group]
@@ -717,7 +729,7 @@ def rebuild_ready(maps, r, vertex):
     group.again = NONE
     for i in range(tail - 1, -1, -1):
         node = group.first + i
-        if state_of(load_acquire(nodes["word"], node)) == PENDING:
+        if state_of(load_acquire(nodes["word"], node)) == PENDING and not backs_off(maps, r, node, now):
             cold[node].next = group.again
             group.again = node
     if group.again != NONE or group.cursor < group.count:

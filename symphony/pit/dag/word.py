@@ -47,6 +47,7 @@ NODE_EDGES = edges(
     (DISPATCHED, CANCELLED),
     (STORING, DONE),
     (STORING, FAILED),
+    (STORING, PENDING),
 )
 
 RUN_EDGES = edges(

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from symphony.model.errors import EngineExists, NotAllowed, WaitTimeout
+from symphony.model.errors import EngineExists, NotAllowed, NothingToRecover, WaitTimeout
 from symphony.shmem import names
 
 OWNER_FILE = "owner"
@@ -35,8 +35,9 @@ YOUNG_S = 60.0
 LIVE, DEAD, UNKNOWN = "live", "dead", "unknown"
 
 _SEGMENT = re.compile(r"symphony\.(\d+)\.(.+)\.([a-z]+)\.([0-9a-f]{16})")
-_STAMP = struct.Struct("<QIIQQQQII16s")
-"""The stamp's first fields: magic, abi, kind, fingerprint, size, generation, owner's start, pid, regions, boot id."""
+_STAMP = struct.Struct("<QIIQQQQII16s32sQQQII")
+"""The stamp's fields: magic, abi, kind, fingerprint, size, generation, owner's start, pid, regions, boot id, instance,
+heartbeat, state, Keeper's start, pid, stays."""
 _MAGIC = int.from_bytes(b"SYMPHONY", "little")
 
 
@@ -68,11 +69,14 @@ class Process:
 
 @dataclass(frozen=True)
 class Leaving:
-    """A segment in /dev/shm: its POSIX name, size, and what is known of its maker."""
+    """A segment in /dev/shm: its POSIX name, size, and what is known of its maker; a state segment tells of its
+    engine's Keeper too, and whether it is to stay after a crash."""
 
     name: str
     size_bytes: int
     maker: Process | None
+    keeper: Process | None = None
+    stays: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,8 @@ class Entry:
     directory: Path | None
     owners: tuple[Process, ...] = ()
     segments: tuple[Leaving, ...] = ()
+    recoverable: bool = False
+    """It was started to stay, and its state is there: `up --recover` goes on from it."""
 
     @property
     def size_bytes(self) -> int:
@@ -129,8 +135,11 @@ class Claim:
 
     def own(self, pid: int) -> None:
         """Name a further process of the engine (its Keeper): while it lives, the name is taken."""
-        owners = [*_read_owners(self.directory), Process.of(pid)]
-        _write_owners(self.directory, owners)
+        _write_owners(self.directory, [self._mine, Process.of(pid)])
+
+    def leave(self) -> None:
+        """Give the name up without taking anything away: the state stays for `take_over`. Idempotent."""
+        self._released = True
 
     def release(self) -> None:
         """Give the name back; the folder and all in it goes. Idempotent; not for a forked child."""
@@ -166,6 +175,30 @@ def claim(instance: str, *, deadline_s: float = LOCK_S) -> Claim:
         directory = names.runtime_directory(instance)
         _write_owners(directory, [Process.of(os.getpid())])
         return Claim(instance, directory, swept)
+
+
+def take_over(instance: str, keeper: int, *, deadline_s: float = LOCK_S) -> Claim:
+    """Take the name of an engine whose Conductor has ended, and leave its segments where they are.
+
+    `keeper`: the pid of its Keeper, this process's parent: an owner that lives besides it makes the name another's.
+    Raises EngineExists then, NothingToRecover when nothing of that name is there.
+    """
+    names.check_instance_name(instance)
+    base = names.runtime_base()
+    with lock(base, deadline_s):
+        directory = base / instance
+        owners = _read_owners(directory) if _own_folder(directory) else []
+        if not owners:
+            raise NothingToRecover(f"nothing of an engine named {instance!r} is there to go on from", engine=instance)
+        for owner in owners:
+            if owner.pid not in (keeper, os.getpid()) and owner.judge() != DEAD:
+                raise EngineExists(
+                    f"an engine named {instance!r} runs already (the engine's process {owner.pid} lives)",
+                    engine=instance,
+                    pid=owner.pid,
+                )
+        _write_owners(directory, [Process.of(os.getpid()), Process.of(keeper)])
+        return Claim(instance, directory, Swept())
 
 
 def plan(base: str | os.PathLike[str] | None = None, instance: str | None = None) -> Plan:
@@ -205,7 +238,8 @@ def judge(instance: str, base: Path, *, claiming: bool = False) -> Entry:
     segments = _segments_of(instance, directory)
     owners = _read_owners(directory) if directory else []
     state, reason = _verdict(directory, owners, segments, claiming)
-    return Entry(instance, state, reason, directory, tuple(owners), tuple(segments))
+    recoverable = any(segment.stays for segment in segments)
+    return Entry(instance, state, reason, directory, tuple(owners), tuple(segments), recoverable)
 
 
 def owners_of(instance: str) -> tuple[Process, ...]:
@@ -224,7 +258,8 @@ def _base() -> Path:
 
 def _verdict(directory: Path | None, owners: list[Process], segments: list[Leaving], claiming: bool) -> tuple[str, str]:
     makers = [segment.maker for segment in segments if segment.maker is not None]
-    for what, processes in (("the engine's", owners), ("a segment maker's", makers)):
+    keepers = [segment.keeper for segment in segments if segment.keeper is not None]
+    for what, processes in (("the engine's", owners), ("a segment maker's", makers), ("its Keeper's", keepers)):
         for process in processes:
             if process.judge() == LIVE:
                 return LIVE, f"{what} process {process.pid} lives"
@@ -306,16 +341,20 @@ def _look_at_segment(name: str) -> Leaving | None:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid():
             return None
-        return Leaving("/" + name, status.st_size, _maker(os.pread(descriptor, _STAMP.size, 0)))
+        return Leaving("/" + name, status.st_size, *_told_by(os.pread(descriptor, _STAMP.size, 0)))
     finally:
         os.close(descriptor)
 
 
-def _maker(head: bytes) -> Process | None:
+def _told_by(head: bytes) -> tuple[Process | None, Process | None, bool]:
+    """Maker, Keeper and whether it stays, as a stamp tells them."""
     if len(head) < _STAMP.size:
-        return None
-    magic, _, _, _, _, _, start, pid, _, boot = _STAMP.unpack(head)
-    return Process(pid, start, boot.hex()) if magic == _MAGIC else None
+        return None, None, False
+    magic, _, _, _, _, _, start, pid, _, boot, _, _, _, keeper_start, keeper_pid, stays = _STAMP.unpack(head)
+    if magic != _MAGIC:
+        return None, None, False
+    keeper = Process(keeper_pid, keeper_start, boot.hex()) if keeper_pid else None
+    return Process(pid, start, boot.hex()), keeper, bool(stays)
 
 
 # -- taking -----------------------------------------------------------------------------------------------
