@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import time
 from typing import Any
 
 from symphony.keeper import tree
-from symphony.keeper.output import Output
+from symphony.keeper.output import Log, Output
 
 SWEEP_S = 0.02  # between two walks of /proc while members of a tree still die
 SWEEP_LIMIT_S = 10.0  # a member in uninterruptible sleep cannot be ended; it is named and left
@@ -21,7 +22,7 @@ class Child:
     """A spawned process, its pidfd and its output. States: live, ending (asked, with a deadline), killing (SIGKILL
     sent, walks repeat until no member of the tree is left), gone."""
 
-    def __init__(self, keeper_id: str, token: int, message: dict[str, Any], child_fd: int):
+    def __init__(self, keeper_id: str, token: int, message: dict[str, Any], child_fd: int, log: Log | None = None):
         self.token = token
         self.name = str(message.get("name") or token)
         self.mark = f"{keeper_id}.{token}"
@@ -40,8 +41,18 @@ class Child:
             os.close(write_end)
         self.pid = self.process.pid
         self.start = tree.start_time(self.pid)
-        self.pidfd = os.pidfd_open(self.pid)
-        self.output = Output(read_end, message.get("log"))
+        try:
+            self.pidfd = os.pidfd_open(self.pid)
+        except OSError:
+            os.close(read_end)
+            self.abandon()
+            raise
+        self.output = Output(read_end, message.get("log"), log)
+
+    def abandon(self) -> None:
+        """Kill what was started but cannot be watched. The Keeper collects it with the orphans."""
+        tree.kill({self.pid} | tree.members((self.pid,), self.owns))
+        self.process.returncode = -signal.SIGKILL
 
     def owns(self, token: str) -> bool:
         return token == self.mark
@@ -112,7 +123,7 @@ def _start(message: dict[str, Any], mark: str, child_fd: int, output: int) -> su
     environment["SYMPHONY_KEEPER_PID"] = str(os.getpid())
     os.dup2(child_fd, CHILD_FD, inheritable=True)
     try:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             message["argv"],
             env=environment,
             cwd=message.get("cwd"),
@@ -124,11 +135,31 @@ def _start(message: dict[str, Any], mark: str, child_fd: int, output: int) -> su
         )
     finally:
         occupy_child_fd()
+    try:
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, GIVEN_LIMIT)
+    except OSError:
+        pass  # it has ended already
+    return process
+
+
+GIVEN_LIMIT = resource.getrlimit(resource.RLIMIT_NOFILE)
+"""How many descriptors this process was given; its children get the same."""
+_null = -1
+
+
+def raise_descriptor_limit() -> None:
+    """The Keeper holds descriptors for all of its children: let it have as many as it may."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (GIVEN_LIMIT[1], GIVEN_LIMIT[1]))
 
 
 def occupy_child_fd() -> None:
-    """Keep descriptor 3 taken between spawns, so that nothing of the Keeper's own ever gets that number."""
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    if null != CHILD_FD:
-        os.dup2(null, CHILD_FD, inheritable=False)
-        os.close(null)
+    """Keep descriptor 3 taken between spawns, so that nothing of the Keeper's own ever gets that number. After the
+    first time it needs no further descriptor, so that it cannot fail for want of one."""
+    global _null
+    if _null < 0:
+        _null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        if _null == CHILD_FD:
+            _null = os.dup(_null)
+            os.set_inheritable(CHILD_FD, False)
+            return
+    os.dup2(_null, CHILD_FD, inheritable=False)

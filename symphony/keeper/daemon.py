@@ -81,7 +81,7 @@ class DaemonKeeper(Keeper):
     def finished(self) -> bool:
         if self.stopping and not self._stopped_told and not set(self.children) - {CONDUCTOR}:
             self._stopped_told = True
-            self._send({"op": "stopped"})
+            self.say({"op": "stopped"})
         return super().finished()
 
     def on_end(self, child: Child) -> None:

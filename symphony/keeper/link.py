@@ -8,23 +8,56 @@ import select
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from symphony.bus import packet
 from symphony.keeper import tree
 from symphony.model.errors import KeeperError
 
+SEND_S = 5.0
+RETRY_S = 0.01
+
 
 class KeeperGone(KeeperError, ConnectionError):
     """The Keeper has ended: its extensions died with it. Start a new one with `KeeperLink.start`."""
 
 
-class KeeperLink:
-    """Asks a Keeper to spawn and end processes and receives what became of them.
+@dataclass(slots=True)
+class Inherited:
+    """What the Keeper holds under one token: the process, its death if it has died, and what was deposited.
 
-    Not thread-safe: one thread sends and receives. Messages out are sent at once; if the Keeper does not read for
-    five seconds `KeeperGone` is raised. Messages in are collected by `receive` and never block.
+    A deposit of no process has pid 0. A spawn that failed has pid 0, too, status -1, and the reason as last words.
+    `descriptors` are this process's own duplicates, by the names they were deposited under.
+    """
+
+    token: int
+    name: str
+    pid: int
+    start: int
+    alive: bool
+    status: int
+    signal: int
+    last_words: str
+    descriptors: dict[str, int] = field(default_factory=dict)
+
+    def close(self) -> None:
+        """Close the descriptors that were not taken out of the dictionary."""
+        while self.descriptors:
+            os.close(self.descriptors.popitem()[1])
+
+
+class KeeperLink:
+    """Asks a Keeper to spawn and end processes and to keep descriptors, and receives what became of them.
+
+    Any thread may send; one thread receives. Messages out are sent at once; a Keeper that does not read for five
+    seconds counts as gone. Messages in are collected by `receive`, which never blocks.
+
+    `restarts`, `last_restart_ns` (monotonic) and `last_death` tell, after `resume`, how often a Conductor of this
+    Keeper has been replaced, when the last time, and how the one before this ended.
     """
 
     def __init__(self, connection: socket.socket, keeper_id: str | None, process: subprocess.Popen | None):
@@ -32,8 +65,14 @@ class KeeperLink:
         self._connection = connection
         self._process = process
         self._pending: collections.deque[dict[str, Any]] = collections.deque()
+        self._lock = threading.RLock()
+        self._receiver: int | None = None
+        self._asked = 0
         self.id = keeper_id
         self.gone = False
+        self.restarts = 0
+        self.last_restart_ns = 0
+        self.last_death = ""
 
     @classmethod
     def start(cls, instance: str) -> KeeperLink:
@@ -82,20 +121,124 @@ class KeeperLink:
         log: str | None,
         name: str,
         child_fd: int,
+        deposit: Mapping[str, int] | None = None,
     ) -> None:
         """Start a process with `child_fd` as its descriptor 3 (a duplicate; the caller still owns its own). `env` adds
-        to the Keeper's environment, None removes. Answered by `spawned` or `failed`, later by `died`."""
-        self._send(
-            {"op": "spawn", "token": token, "argv": list(argv), "env": env or {}, "cwd": cwd, "log": log, "name": name},
-            (child_fd,),
-        )
+        to the Keeper's environment, None removes. Answered by `spawned` or `failed`, later by `died`.
+
+        What is in `deposit` (at most 15; more by `deposit` before) the Keeper keeps under the token, with the record
+        of the process and of its death, or of the failure, until `forget`."""
+        deposit = deposit or {}
+        message = {"op": "spawn", "token": token, "argv": list(argv), "env": env or {}, "cwd": cwd, "log": log}
+        message |= {"name": name, "deposit": list(deposit)}
+        self._send(message, (child_fd, *deposit.values()))
+
+    def deposit(self, token: int, descriptors: Mapping[str, int]) -> None:
+        """Have the Keeper keep duplicates under the token, which need not be a process's. Sent is kept: it holds even
+        if this process dies at once. A name that is there already is replaced. Answered only when it was in vain (the
+        Keeper is out of descriptors): {"op": "refused", "token", "names", "error"}."""
+        names = list(descriptors)
+        for first in range(0, len(names), packet.DESCRIPTORS):
+            part = names[first : first + packet.DESCRIPTORS]
+            message = {"op": "deposit", "token": token, "names": part}
+            self._send(message, tuple(descriptors[name] for name in part))
+
+    def forget(self, token: int) -> None:
+        """Have the Keeper close what it keeps under the token and drop its record; that of a living process goes when
+        it has died, which is told as ever. An unknown token is ignored."""
+        self._send({"op": "forget", "token": token})
+
+    def resume(self, timeout: float = 10.0) -> list[Inherited]:
+        """Take over from a Conductor that died: everything the Keeper holds, with new duplicates. From here on deaths
+        are told by `died`; those before are in the answer (alive=False). May be called again.
+
+        Raises KeeperGone, KeeperError when the Keeper does not answer in time or this process is out of
+        descriptors; nothing is left open then."""
+        found: dict[int, Inherited] = {}
+        try:
+            self._receiver = threading.get_ident()
+            self._asked += 1
+            self._send({"op": "resume", "n": self._asked})
+            self._inherit(found, time.monotonic() + timeout)
+        except BaseException:
+            for each in found.values():
+                each.close()
+            raise
+        return list(found.values())
+
+    def _inherit(self, found: dict[int, Inherited], deadline: float) -> None:
+        while True:
+            for message in self._take_pending():
+                operation, current = message["op"], message.get("n") == self._asked
+                if operation == "inherit" and current:
+                    _add(found, message)
+                elif operation == "inherited" and current:
+                    self.restarts, self.last_restart_ns = message["restarts"], message["last_ns"]
+                    self.last_death = message["last_death"]
+                    if len(found) != message["count"]:
+                        raise KeeperError(f"the Keeper told of {len(found)} tokens of {message['count']}")
+                    return
+                else:
+                    self._keep(message)
+            left = deadline - time.monotonic()
+            if self.gone:
+                raise KeeperGone("the Keeper went while it handed over")
+            if left <= 0:
+                raise KeeperError(f"the Keeper has told of {len(found)} tokens and does not go on")
+            self._await(left)
+            self._collect()
+
+    def _await(self, seconds: float, what: int = select.POLLIN) -> None:
+        """Until the socket is readable (or whatever is asked), or so many seconds have passed."""
+        poller = select.poll()
+        if not self.gone:
+            poller.register(self._connection, what)
+            poller.poll(max(0.0, seconds) * 1000)
+
+    def _take_pending(self) -> list[dict[str, Any]]:
+        with self._lock:
+            messages = list(self._pending)
+            self._pending.clear()
+        return messages
+
+    def _keep(self, message: dict[str, Any]) -> None:
+        """Put back a message that is for `receive`; descriptors of an answer that nobody waits for are closed."""
+        for fd in message.pop("descriptors", {}).values():
+            os.close(fd)
+        if message["op"] not in ("inherit", "inherited"):
+            self._pending.append(message)
+
+    def stand_by(self) -> bool:
+        """Be the spare: say that all is loaded, and wait. True: this process is to take over now (`resume`). False:
+        it is not needed any more, or the Keeper is gone: end. Answers the Keeper's pings meanwhile."""
+        self._send({"op": "spare"})
+        while True:
+            for message in self.receive():
+                if message["op"] == "takeover":
+                    self._send({"op": "taken"})
+                    return True
+                if message["op"] == "ping":
+                    self.pong(message["n"])
+                if message["op"] == "gone":
+                    return False
+            self._await(1.0)
 
     def end(self, token: int, grace_s: float = 2.0) -> None:
         """SIGTERM now, SIGKILL for the whole tree after the grace. Answered by `died`; an unknown token is ignored."""
         self._send({"op": "end", "token": token, "grace_s": grace_s})
 
     def ping(self) -> None:
+        """Answered by `pong`: the Keeper lives."""
         self._send({"op": "ping"})
+
+    def pong(self, n: int) -> None:
+        """Answer the daemon's Keeper's {"op": "ping", "n"}, which comes once a second after `ready`. It is to come from
+        whatever must not stand still: a Conductor that answers none for ten seconds is killed and replaced."""
+        self._send({"op": "pong", "n": n})
+
+    def ask_status(self) -> None:
+        """Answered by `status`: what the Keeper holds, its own and the spare's memory, restarts so far."""
+        self._send({"op": "status"})
 
     def ready(self, text: str = "") -> None:
         """Tell the starter of the daemon that this Conductor serves."""
@@ -107,9 +250,12 @@ class KeeperLink:
 
     def receive(self) -> list[dict[str, Any]]:
         """All messages that have come; never blocks. When the Keeper is gone the last one is {"op": "gone"}, once."""
+        self._receiver = threading.get_ident()
         self._collect()
-        messages = list(self._pending)
-        self._pending.clear()
+        messages = self._take_pending()
+        for message in messages:
+            for fd in message.pop("descriptors", {}).values():
+                os.close(fd)
         return messages
 
     def stop(self, timeout: float = 10.0, grace_s: float = 2.0) -> list[dict[str, Any]]:
@@ -125,7 +271,7 @@ class KeeperLink:
             left = deadline - time.monotonic()
             if left <= 0:
                 break
-            select.select([self._connection], [], [], left)
+            self._await(left)
             messages += self.receive()
         self._finish(max(0.2, deadline - time.monotonic()))
         return messages
@@ -158,39 +304,72 @@ class KeeperLink:
 
     def _send(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
         data = packet.encode(message)
-        deadline = time.monotonic() + 5.0
+        deadline = time.monotonic() + SEND_S
         while not self.gone:
             try:
-                packet.send(self._connection, data, fds)
+                with self._lock:
+                    packet.send(self._connection, data, fds)
                 return
-            except BlockingIOError:
-                left = deadline - time.monotonic()
-                if left <= 0:
+            except OSError as error:
+                if isinstance(error, ConnectionError) or self.gone:
+                    self._lose()
                     break
-                self._collect()
-                select.select([], [self._connection], [], min(left, 0.1))
-            except OSError:
-                self._lose()
+                if error.errno not in packet.NOT_NOW:
+                    raise
+                self._await_room(error, deadline)
         raise KeeperGone("the Keeper is gone or does not answer; its extensions end with it")
 
+    def _await_room(self, error: OSError, deadline: float) -> None:
+        """Until a packet may go through. A Keeper that does not read is as good as gone; descriptors that cannot be
+        passed are not its fault."""
+        left = deadline - time.monotonic()
+        if left <= 0:
+            if isinstance(error, BlockingIOError):
+                raise KeeperGone("the Keeper does not read; its extensions end with it")
+            raise KeeperError(f"descriptors cannot be passed to the Keeper: {error}")
+        if self._receiver in (None, threading.get_ident()):
+            self._collect()
+        if isinstance(error, BlockingIOError):
+            self._await(min(left, 0.1), select.POLLOUT)
+        else:
+            self._await(min(left, RETRY_S), 0)
+
     def _collect(self) -> None:
-        while not self.gone:
-            try:
-                received = packet.receive(self._connection)
-            except BlockingIOError:
-                return
-            except OSError:
-                received = None
-            if received is None:
-                self._lose()
-                return
-            message, fds = received
-            for fd in fds:
-                os.close(fd)
-            self._pending.append(message)
+        with self._lock:
+            while not self.gone:
+                try:
+                    received = packet.receive(self._connection)
+                except BlockingIOError:
+                    return
+                except packet.CutShort as error:
+                    raise KeeperError(f"{error}; raise its limit (ulimit -n)") from error
+                except OSError:
+                    received = None
+                if received is None:
+                    self._lose()
+                    return
+                message, fds = received
+                message["descriptors"] = _named(message, fds)
+                self._pending.append(message)
 
     def _lose(self) -> None:
-        if not self.gone:
-            self.gone = True
-            self._connection.close()
-            self._pending.append({"op": "gone"})
+        with self._lock:
+            if not self.gone:
+                self.gone = True
+                self._connection.close()
+                self._pending.append({"op": "gone"})
+
+
+def _named(message: dict[str, Any], fds: list[int]) -> dict[str, int]:
+    names = message.get("names") or [] if message.get("op") == "inherit" else []
+    for fd in fds[len(names) :]:
+        os.close(fd)
+    return dict(zip(names, fds, strict=False))
+
+
+def _add(found: dict[int, Inherited], message: dict[str, Any]) -> None:
+    """One `inherit` message: of a token with many descriptors there are several, the last of which is the latest."""
+    known = found.get(message["token"])
+    facts = {key: message[key] for key in ("token", "name", "pid", "start", "alive", "status", "signal", "last_words")}
+    descriptors = known.descriptors if known else {}
+    found[message["token"]] = Inherited(**facts, descriptors=descriptors | message.pop("descriptors"))

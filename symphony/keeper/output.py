@@ -9,27 +9,68 @@ LOG_BYTES = 1 << 20
 _READ_BYTES = 1 << 16
 
 
+class Log:
+    """A log file of at most LOG_BYTES, and the one before it as `.1`. What cannot be written is dropped, with one
+    complaint. Several outputs may share one."""
+
+    def __init__(self, path: str):
+        self.path = path
+        self._fd = -1
+        self._written = 0
+        self._early: bytearray | None = bytearray()
+
+    def open(self) -> str:
+        """Begin to write, what was held back first. Until then the folder need not be there. Returns a complaint."""
+        early, self._early = self._early, None
+        complaint = self._open()
+        return complaint or (self.write(bytes(early)) if early else "")
+
+    def _open(self) -> str:
+        try:
+            os.makedirs(os.path.dirname(self.path) or ".", mode=0o700, exist_ok=True)
+            self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            self._written = os.fstat(self._fd).st_size
+        except OSError as error:
+            return f"[keeper: no log at {self.path}: {error}]\n"
+        return ""
+
+    def write(self, piece: bytes) -> str:
+        """Returns a complaint, once, when it cannot."""
+        if self._early is not None:
+            self._early += piece
+            del self._early[:-_READ_BYTES]
+            return ""
+        if self._fd < 0:
+            return ""
+        try:
+            if self._written + len(piece) > LOG_BYTES:
+                self.close()
+                os.replace(self.path, self.path + ".1")
+                if complaint := self._open():
+                    return complaint
+            self._written += os.write(self._fd, piece)
+        except OSError as error:
+            self.close()
+            return f"[keeper: log {self.path}: {error}]\n"
+        return ""
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
 class Output:
     """One child's standard output and error, joined in one pipe. A child that floods it is slowed by the pipe alone:
     each turn reads one bounded piece."""
 
-    def __init__(self, fd: int, path: str | None):
+    def __init__(self, fd: int, path: str | None, shared: Log | None = None):
+        """The log is `shared`, which its maker opens and closes, or one of its own at `path`, or none."""
         os.set_blocking(fd, False)
         self.fd = fd
-        self._path = path
-        self._log = -1
-        self._written = 0
-        self._tail = bytearray()
-        if path:
-            self._open_log()
-
-    def _open_log(self) -> None:
-        try:
-            os.makedirs(os.path.dirname(self._path) or ".", mode=0o700, exist_ok=True)
-            self._log = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            self._written = os.fstat(self._log).st_size
-        except OSError as error:
-            self._tail += f"[keeper: no log at {self._path}: {error}]\n".encode()
+        self._own = Log(path) if path and shared is None else None
+        self._log = shared or self._own
+        self._tail = bytearray(self._own.open().encode() if self._own is not None else b"")
 
     def read(self) -> int:
         """Take one piece and say how long it was: 0 when every writer has closed its end, -1 when none is there yet."""
@@ -40,8 +81,9 @@ class Output:
         except OSError:
             return 0
         self._tail += piece
+        if self._log is not None:
+            self._tail += self._log.write(piece).encode()
         del self._tail[:-LAST_WORDS_BYTES]
-        self._write(piece)
         return len(piece)
 
     def drain(self) -> None:
@@ -50,27 +92,12 @@ class Output:
             if self.read() <= 0:
                 return
 
-    def _write(self, piece: bytes) -> None:
-        if self._log < 0:
-            return
-        try:
-            if self._written + len(piece) > LOG_BYTES:
-                os.close(self._log)
-                self._log = -1
-                os.replace(self._path, self._path + ".1")
-                self._open_log()
-            self._written += os.write(self._log, piece)
-        except OSError as error:
-            self._tail += f"[keeper: log {self._path}: {error}]\n".encode()
-            if self._log >= 0:
-                os.close(self._log)
-                self._log = -1
-
     def last_words(self) -> str:
         return self._tail.decode("utf-8", "replace").strip()
 
     def close(self) -> None:
-        for fd in (self.fd, self._log):
-            if fd >= 0:
-                os.close(fd)
-        self.fd = self._log = -1
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+        if self._own is not None:
+            self._own.close()

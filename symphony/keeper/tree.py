@@ -38,6 +38,16 @@ def start_time(pid: int) -> int:
     return int(fields[19]) if fields else 0
 
 
+def private_bytes(pid: int) -> int:
+    """Memory that is the process's own, shared with no other; 0 if it is gone."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            lines = file.read().split(b"\n")
+    except OSError:
+        return 0
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith((b"Private_Clean", b"Private_Dirty")))
+
+
 def pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 

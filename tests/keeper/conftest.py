@@ -1,6 +1,7 @@
 """Processes under a real Keeper: helpers that start one, wait for its words, and look that nothing is left."""
 
 import contextlib
+import fcntl
 import os
 import select
 import socket
@@ -23,13 +24,12 @@ class Stage:
         self.ends = {}
         self.messages = []
 
-    def spawn(self, token, code, log=None, env=None, argv=None):
+    def spawn(self, token, code, log=None, env=None, argv=None, deposit=None):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(DEADLINE_S)
+        argv = argv or [sys.executable, "-S", "-c", code]
         with theirs:
-            self.link.spawn(
-                token, argv or [sys.executable, "-S", "-c", code], env, None, log, f"child{token}", theirs.fileno()
-            )
+            self.link.spawn(token, argv, env, None, log, f"child{token}", theirs.fileno(), deposit)
         self.ends[token] = ours
         return ours
 
@@ -85,3 +85,25 @@ def stage():
     tree.kill(left)
     assert not left
     assert len(os.listdir("/proc/self/fd")) <= len(before)
+
+
+@contextlib.contextmanager
+def pipe_ends():
+    """A pipe's two ends, closed afterwards as far as the test has not done so itself."""
+    ends = os.pipe2(os.O_CLOEXEC)
+    try:
+        yield ends
+    finally:
+        for fd in ends:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+def same_file(one, other):
+    """Whether two descriptors are of the same thing, opened the same way."""
+    first, second = os.fstat(one), os.fstat(other)
+    return (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino) and mode_of(one) == mode_of(other)
+
+
+def mode_of(fd):
+    return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
