@@ -20,7 +20,10 @@ typedef struct {
     uint32_t level;             /* w:clerk r:any | isolation level in force */
     uint64_t starts;            /* w:clerk:relaxed r:any:relaxed | processes started */
     uint64_t deaths;            /* w:clerk:relaxed r:any:relaxed | processes that ended unasked */
-    uint8_t pad0[48];
+    uint64_t not_before_ns;     /* w:clerk r:any | back-off: no process of it is started before */
+    uint32_t recent_deaths;     /* w:clerk r:any | deaths one soon after the other; what the back-off grows with */
+    uint32_t parked;            /* w:clerk r:any | 1: too many of them; tried again when the back-off is over */
+    uint8_t pad0[32];
 } sym_extension_t;
 
 typedef struct {

@@ -22,7 +22,7 @@ from symphony.cli.show import Settings, settled
 @click.option("--recover", is_flag=True, help="Go on from the state that a dead engine of that name left.")
 @click.option("--spare", is_flag=True, help="Keep a second Conductor ready, so that a killed one is replaced at once.")
 @click.option(
-    "--hang",
+    "--hang-s",
     type=click.FloatRange(min=0.1),
     help="Seconds without an answer after which a Conductor counts as hung and is replaced.",
 )
@@ -34,7 +34,7 @@ def up(
     timeout: float,
     recover: bool,
     spare: bool,
-    hang: float | None,
+    hang_s: float | None,
 ) -> None:
     """Start an engine; returns when it is ready.
 
@@ -43,8 +43,8 @@ def up(
     from symphony.cli import start
 
     arguments = ["--players", str(players)] if players else []
-    keeper = [*(["--spare"] if spare else []), *(["--hang-s", str(hang)] if hang else [])]
-    started = start.start(settings.name, timeout=timeout, arguments=arguments, keeper_arguments=keeper, recover=recover)
+    keeper = [*(["--spare"] if spare else []), *(["--hang-s", str(hang_s)] if hang_s else [])]
+    started = start.start(settings.name, timeout=timeout, arguments=arguments, keeping=keeper, recover=recover)
     swept = list(started.told.get("swept") or ())
     if swept:
         leave.say(f"took away what killed engines had left: {len(swept)} segments")

@@ -60,11 +60,11 @@ def start(
     *,
     timeout: float = READY_S,
     arguments: Sequence[str] = (),
-    keeper_arguments: Sequence[str] = (),
+    keeping: Sequence[str] = (),
     recover: bool = False,
 ) -> Started:
     """Start an engine as processes of its own; returns when it is ready. `arguments` go to the Conductor,
-    `keeper_arguments` to its Keeper. `recover` goes on from the state that a dead engine of that name left; when that
+    `keeping` to its Keeper. `recover` goes on from the state that a dead engine of that name left; when that
     fails the state stays where it is.
 
     Raises NothingToRecover, EngineExists when the name is live, WaitTimeout when it is not ready in time, and the
@@ -75,7 +75,7 @@ def start(
     begun = time.monotonic()
     keeper_id = secrets.token_hex(8)
     try:
-        words = [*keeper_arguments, *arguments, *(["--recover"] if recover else [])]
+        words = [*keeping, *arguments, *(["--recover"] if recover else [])]
         line = _spawn_and_listen(name, keeper_id, words, begun + timeout)
         told = _parse(line, name)
     except BaseException:

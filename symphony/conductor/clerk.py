@@ -4,6 +4,8 @@ It waits on three descriptors: the loop's bell, the Keeper's socket, and a pipe 
 Nothing it does is awaited by the loop's thread.
 """
 
+import heapq
+import itertools
 import logging
 import os
 import selectors
@@ -14,6 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from symphony.conductor import state
+from symphony.conductor.backoff import wait_ns
 from symphony.conductor.overdue import end_late
 from symphony.conductor.players import FAILED_STARTS
 from symphony.model.errors import NoSpace, SymphonyError
@@ -44,6 +47,8 @@ class Clerk:
         self._wake_out, self._wake_in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._selector = selectors.DefaultSelector()
         self._stopping = False
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._keeper_fd = -1
         self.thread = threading.Thread(target=self._serve, name="symphony-clerk", daemon=True)
@@ -65,6 +70,20 @@ class Clerk:
         """Run a job in the clerk's thread, soon. Safe from any thread."""
         self._jobs.put(job)
         self._wake()
+
+    def later(self, seconds: float, job: Callable[[], None]) -> None:
+        """The same, not before so many seconds have passed. Of the clerk's thread alone."""
+        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._numbers), job))
+
+    def _run_timers(self) -> bool:
+        ran = False
+        while self._timers and self._timers[0][0] <= time.monotonic():
+            self._guarded(heapq.heappop(self._timers)[2])
+            ran = True
+        return ran
+
+    def _patience(self, most: float) -> float:
+        return min(most, max(0.0, self._timers[0][0] - time.monotonic())) if self._timers else most
 
     def stop(self) -> None:
         """End the thread after what was submitted before."""
@@ -89,14 +108,15 @@ class Clerk:
     def _serve(self) -> None:
         looked = time.monotonic()
         while not self._stopping:
-            busy = self._turn()
+            busy = self._turn() | self._run_timers()
             if time.monotonic() - looked >= PATIENCE_S:
                 looked = time.monotonic()
                 self._guarded(end_late, self.conductor)
             if busy or not self.conductor.outbox.about_to_sleep():
                 continue
             told = self.conductor.players.flush()
-            self._selector.select(PATIENCE_S if self.conductor.inbox.flush() and told else BACKLOG_S)
+            idle = self.conductor.inbox.flush() and told
+            self._selector.select(self._patience(PATIENCE_S) if idle else BACKLOG_S)
             self.conductor.outbox.awake()
             self._drain_pipe()
 
@@ -167,6 +187,18 @@ class Clerk:
     def _want_player(self, model: int, *_: int) -> None:
         hosted = self.conductor.hosted_by_model.get(model)
         if hosted is None or self.conductor.closing:
+            return
+        row = self.conductor.tables.extensions[hosted.row]
+        left = wait_ns(row, time.monotonic_ns())
+        if left and int(row["parked"]):
+            hosted.last_words = (
+                f"it is parked: {int(row['recent_deaths'])} of its processes ended one soon after the other; it may be "
+                f"tried again in {left / 1e9:.0f} s. {hosted.last_words}"
+            )
+            self._give_up(hosted)
+            return
+        if left:
+            self.later(left / 1e9, lambda: self._want_player(model))
             return
         try:
             self.conductor.players.start(hosted)

@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 
 from symphony.bus.channel import Channel
+from symphony.conductor.backoff import count_death
 from symphony.conductor.mailbox import PrivateRing
 from symphony.conductor.overdue import IDLE, working
 from symphony.conductor.state import PLAYER_ADD, PLAYER_DEAD, PLAYER_NONE
@@ -53,6 +54,9 @@ class Hosted:
     given_up: str = ""
     """Why no player of it could be had when the last attempt ended; empty once one serves again."""
     starts: int = 0
+    completed_gone: int = 0
+    completed_before: int = 0
+    """Steps that ended processes of it completed, and all that it had when its last death was counted."""
     slots: list[int] = field(default_factory=list)
 
 
@@ -251,12 +255,21 @@ class Players:
         player.ended = True
         hosted = player.hosted
         hosted.last_words = words
-        self.conductor.tables.extensions[hosted.row]["deaths"] += 1
+        shared = self.conductor.tables.extensions[hosted.row]
+        shared["deaths"] += 1
+        count_death(shared, time.monotonic_ns(), self.progress(hosted))
         if not player.ready or self.died_idle(player):
             hosted.failed_starts += 1
         else:
             hosted.failed_starts = 0
         self.conductor.inbox.tell(PLAYER_DEAD, player.row)
+
+    def progress(self, hosted: Hosted) -> bool:
+        """Whether any process of the extension has completed a step since this was asked last."""
+        rows = self.conductor.tables.players
+        mine = sum(int(rows[row]["completed"]) for row, player in self.live.items() if player.hosted is hosted)
+        before, hosted.completed_before = hosted.completed_before, hosted.completed_gone + mine
+        return hosted.completed_before > before
 
     def died_idle(self, player: Player) -> bool:
         """Whether it ended without having done anything, and not by a step: then its start was none either."""
@@ -274,6 +287,7 @@ class Players:
         player = self.live.pop(row)
         self.conductor.unwatch_bell(player.channel.bell_read_fd)
         player.hosted.slots.remove(player.slot)
+        player.hosted.completed_gone += int(self.conductor.tables.players[row]["completed"])
         self.conductor.release_instance(int(self.conductor.pmaps[row]["instance"]))
         player.control.close()
         player.channel.close()

@@ -38,6 +38,7 @@ class Keeper:
         self.records: dict[int, Record] = {}
         self.line: Line | None = None
         self.stopping = False
+        self._asked_to_end = False
         self.restarts = 0
         self.last_restart_ns = 0
         self.last_death = ""
@@ -60,8 +61,9 @@ class Keeper:
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def _handle(self, number: int, _frame: object) -> None:
+        """Only noted here: it may come between any two steps of the loop, which it has woken."""
         if number != signal.SIGHUP:
-            self.terminated()
+            self._asked_to_end = True
 
     def terminated(self) -> None:
         self.stop()
@@ -111,6 +113,9 @@ class Keeper:
 
     def _after_turn(self) -> None:
         """Deaths are told before anything is done about one of them: a walk of /proc takes its time."""
+        if self._asked_to_end:
+            self._asked_to_end = False
+            self.terminated()
         dead = [child for child in self.children.values() if child.reap()]
         for child in dead:
             self._report(child)
@@ -375,7 +380,7 @@ class Keeper:
     def status(self) -> dict[str, Any]:
         return {
             "op": "status", "pid": os.getpid(), "private_bytes": tree.private_bytes(os.getpid()),
-            "descriptors": len(os.listdir("/proc/self/fd")), "children": len(self.children),
+            "descriptors": len(os.listdir("/proc/self/fd")), "children": sum(token >= 0 for token in self.children),
             "records": len(self.records), "deposits": sum(len(record.deposit) for record in self.records.values()),
             "to_reap": self.reaper.waiting, "restarts": self.restarts, "last_ns": self.last_restart_ns,
             "last_death": self.last_death,

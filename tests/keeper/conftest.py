@@ -87,6 +87,18 @@ def stage():
     assert len(os.listdir("/proc/self/fd")) <= len(before)
 
 
+@pytest.fixture
+def daemon(tmp_path):
+    """A daemon's Keeper with Conductors that the test commands."""
+    from tests.keeper.daemon_stage import DaemonStage
+
+    stage = DaemonStage(tmp_path)
+    try:
+        yield stage
+    finally:
+        stage.close()
+
+
 @contextlib.contextmanager
 def pipe_ends():
     """A pipe's two ends, closed afterwards as far as the test has not done so itself."""

@@ -183,8 +183,9 @@ ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 link.spawn(1, [sys.executable, "-S", "-c", {SAY + "say(os.getpid()); import signal; signal.pause()"!r}],
            None, None, None, "x", theirs.fileno())
 child = ours.recv(100).decode()
-link.ready(f"{{os.getpid()}} {{os.getppid()}} {{child}} {{' '.join(sys.argv[1:])}}")
 import signal
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+link.ready(f"{{os.getpid()}} {{os.getppid()}} {{child}} {{' '.join(sys.argv[1:])}}")
 signal.pause()
 """)
     read_end, write_end = os.pipe()
