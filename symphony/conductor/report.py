@@ -104,7 +104,8 @@ def _extension(conductor: Any, hosted: Any) -> dict[str, Any]:
     live = sum(1 for player in conductor.players.live.values() if player.hosted is hosted)
     return {
         "extension": hosted.manifest.id, "version": hosted.manifest.version, "level": int(row["level"]), "players": live,
-        "players_max": hosted.players_max, "window": hosted.window, "starts": int(row["starts"]), "deaths": int(row["deaths"]), "parked": bool(row["parked"]),
+        "players_max": hosted.players_max, "window": hosted.window, "starts": int(row["starts"]), "deaths": int(row["deaths"]),
+        "parked": bool(row["parked"]),
         "last_words": hosted.last_words or None,
     }  # fmt: skip
 

@@ -26,9 +26,7 @@ def test_the_first_deaths_cost_no_wait_and_then_each_doubles_it(row):
         count_death(row, 1000)
         waits.append(wait_ns(row, 1000))
     assert waits[:FREE_DEATHS] == [0] * FREE_DEATHS
-    assert waits[FREE_DEATHS:] == [
-        min(LONGEST_NS, FIRST_NS << step) for step in range(PARKED_DEATHS - FREE_DEATHS)
-    ]
+    assert waits[FREE_DEATHS:] == [min(LONGEST_NS, FIRST_NS << step) for step in range(PARKED_DEATHS - FREE_DEATHS)]
     assert int(row["parked"]) == 1
 
 

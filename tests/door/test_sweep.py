@@ -54,7 +54,9 @@ def make_segment(instance: str, process: sweep.Process | None, kind: str = "stat
     head = bytes(sweep._STAMP.size)
     if process is not None:
         boot = bytes.fromhex(process.boot_id)
-        head = sweep._STAMP.pack(sweep._MAGIC, 1, 1, 0, 4096, 1, process.start, process.pid, 0, boot, b"", 0, 1, 0, 0, 0)
+        head = sweep._STAMP.pack(
+            sweep._MAGIC, 1, 1, 0, 4096, 1, process.start, process.pid, 0, boot, b"", 0, 1, 0, 0, 0
+        )
     path.write_bytes(head.ljust(4096, b"\0"))
     return path
 
