@@ -154,6 +154,8 @@ uint64_t sym_ring_space_spsc(sym_producer_t *p)
     return p->error ? 0 : p->size - (p->tail - p->head_seen);
 }
 
+int sym_ring_producer_error_spsc(const sym_producer_t *p) { return p->error; }
+
 void sym_ring_producer_close_spsc(sym_producer_t *p)
 {
     /* SYNC: closed. A release, after the last publish: whoever sees it has the last tail in reach. */

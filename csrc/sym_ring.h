@@ -93,6 +93,9 @@ void sym_ring_abort_spsc(sym_producer_t *p);
 /* Bytes that the producer could still stage, pads not counted, by the head as it is now. */
 uint64_t sym_ring_space_spsc(sym_producer_t *p);
 
+/* SYM_E_CORRUPT once the consumer's head was out of bounds: every claim is refused from then on. Otherwise 0. */
+int sym_ring_producer_error_spsc(const sym_producer_t *p);
+
 /* Up to n further records into views, without releasing them. How many, or SYM_E_CORRUPT: a tail or a header out of
  * bounds; the read position then stands before the damage. */
 int sym_ring_poll_spsc(sym_consumer_t *c, sym_view_t *views, int n);

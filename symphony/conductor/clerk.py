@@ -85,6 +85,11 @@ class Clerk:
     def _patience(self, most: float) -> float:
         return min(most, max(0.0, self._timers[0][0] - time.monotonic())) if self._timers else most
 
+    def catch_up(self) -> None:
+        """Act on what the loop has said by now, in the caller's thread: before `start` alone."""
+        while self._turn():
+            pass
+
     def stop(self) -> None:
         """End the thread after what was submitted before."""
         self._stopping = True

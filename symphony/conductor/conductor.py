@@ -145,12 +145,12 @@ class Conductor:
             self.players = Players(self)
             self.store.granted.append(self.players.grant_all)
             self.store.forgotten.append(self.players.forget_all)
+            self.clerk = Clerk(self)
             if resuming:
                 take_up(self, self._inherited)
         except BaseException:
             self._undo_start()
             raise
-        self.clerk = Clerk(self)
         self.loop_thread = threading.Thread(target=self._run_loop, name="symphony-loop", daemon=True)
         self.loop_thread.start()
         self.clerk.start()
@@ -429,7 +429,7 @@ class Conductor:
             if self.lost is not None or self.closing:
                 raise EngineLost(self.lost or "the engine is closing")
             run = self._begin(score, inputs, request_id, options)
-        self.inbox.tell(state.RUN_START, run.row)
+            self.inbox.tell(state.RUN_START, run.row)
         return {"run": run.serial}
 
     def _begin(self, dumped: bytes, inputs: dict, request_id: bytes, options: dict) -> Run:
@@ -713,7 +713,7 @@ class Conductor:
     def _enforce(self, run: Run) -> None:
         if not run.ended.is_set() and not self.closing:
             end_cancelled(self, run)
-            self._later(run)
+            self._cancel(run)
 
 
 def key_of(geometry: dict[str, tuple[int, int]]) -> tuple:

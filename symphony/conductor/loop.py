@@ -129,6 +129,7 @@ claim_record = external("sym_ring_claim_spsc", types.int64, types.int64, types.u
 claim_position = external("sym_ring_position_spsc", types.int64, types.int64)
 stage_record = external("sym_ring_stage_spsc", types.void, types.int64)
 publish_records = external("sym_ring_publish_spsc", types.void, types.int64)
+producer_error = external("sym_ring_producer_error_spsc", types.int32, types.int64)
 abort_record = external("sym_ring_abort_spsc", types.void, types.int64)
 poll_records = external("sym_ring_poll_spsc", types.int32, types.int64, types.int64, types.int32)
 release_records = external("sym_ring_release_spsc", types.void, types.int64, types.int64)
@@ -206,6 +207,7 @@ ARENA_LOW = 4
 """An arena with less than a quarter left is replaced before it is needed."""
 
 HELD_BACK, HANDLED, BAD = 0, 1, 2
+SENT, PLAYER_TRIED, RUN_TRIED, GONE = 1, 2, 3, 4
 COUNT_MASK = 0xFFFF
 IN_ARENA, GATHERING, GATHERED = 1, 2, 3
 """Slot of an output's row before its node is done: its bytes lie in the player's arena still; its pieces are being
@@ -511,6 +513,9 @@ def outputs_fit(pmaps, p, head, outputs, payload_bytes, step_outputs):
         head.output_count != 1 or outputs[0].kind != VALUE_ERROR
     ):
         return False
+    elif outputs[0].home == HOME_PARTS or outputs[0].size_bytes > LOOP_COPY_BYTES:
+        # An error is copied by the loop itself: it does not come in pieces, and is not longer than the loop may copy.
+        return False
     player = pmaps[p]
     heads = carray(as_pointer(player.channel_out), (1,), dtype=CHANNEL_OUT)["arena_head"]
     for k in range(head.output_count):
@@ -528,7 +533,8 @@ def outputs_fit(pmaps, p, head, outputs, payload_bytes, step_outputs):
             inside = o.offset_bytes & (player.arena_size - 1)
             if o.size_bytes > player.arena_size - inside:
                 return False
-            if o.offset_bytes < heads[0] or o.offset_bytes + o.size_bytes - heads[0] > player.arena_size:
+            # By differences: a sum of what an extension says could overflow.
+            if o.offset_bytes < heads[0] or o.offset_bytes - heads[0] > player.arena_size - o.size_bytes:
                 return False
         elif o.home != HOME_PARTS:
             return False
@@ -726,7 +732,7 @@ def on_part(control, maps, pmaps, p, address, length):
     heads = carray(as_pointer(player.channel_out), (1,), dtype=CHANNEL_OUT)["arena_head"]
     if part.size_bytes <= 0 or part.size_bytes > player.arena_size - inside or part.offset_bytes < heads[0]:
         return BAD
-    if part.offset_bytes + part.size_bytes - heads[0] > player.arena_size:
+    if part.offset_bytes - heads[0] > player.arena_size - part.size_bytes:
         return BAD
     if part.at_bytes < 0 or part.total_bytes < part.size_bytes or part.at_bytes > part.total_bytes - part.size_bytes:
         return BAD
@@ -832,16 +838,18 @@ def bad_player(control, pmaps, p):
 
 @kernel
 def best_player(control, pmaps, mmaps, model, alone):
-    """The ready player of a model with the fewest nodes, among those whose window has room. -1: none.
+    """The ready player of a model with the fewest nodes, among those whose window has room and that took what they
+    were given this turn. -1: none.
 
     `alone`: only one that has nothing to do, since the node's time counts from its dispatch.
     """
     best = -1
+    turn = control[0].turn
     p = mmaps[model].first_player
     while p >= 0:
         player = pmaps[p]
         most = 1 if alone else depth(player.window, player.mean_ns)
-        if player.state == PLAYER_READY and player.held < most:
+        if player.state == PLAYER_READY and player.held < most and player.tried != turn:
             if best < 0 or player.held < pmaps[best].held:
                 best = p
         p = player.next_in_model
@@ -874,8 +882,7 @@ def want_player(control, maps, mmaps, r, lane_index, model):
     """Ask for one more player if more is ready than players are starting for it."""
     m = mmaps[model]
     if m.wanted == 0 and m.players < m.players_max and m.failed == 0 and m.starting < backlog(maps, r, lane_index):
-        m.wanted = 1
-        say(control, WANT_PLAYER, model, m.players, 0, 0, 0)
+        m.wanted = 1 if say(control, WANT_PLAYER, model, m.players, 0, 0, 0) else 0
 
 
 @kernel
@@ -979,7 +986,11 @@ def write_inputs(maps, r, node, to):
 
 @kernel
 def send(control, maps, pmaps, p, r, node):
-    """Dispatch one node to one player with room. 1 sent, 0 not now (the run waits for memory, or the ring is full)."""
+    """Dispatch one node to one player with room.
+
+    SENT; PLAYER_TRIED: this player cannot take it now (its ring is full or its seats are held by others); RUN_TRIED:
+    the run waits for memory or capacity; GONE: the node is not to be sent any more.
+    """
     m = maps[r]
     player = pmaps[p]
     step = steps_of(m)[nodes_of(m)[node].step]
@@ -991,10 +1002,10 @@ def send(control, maps, pmaps, p, r, node):
         block = take_arena(maps, r, inputs * REF_BYTES)
         if block < 0:
             ask_arena(control, maps, r, inputs * REF_BYTES)
-            return 0
+            return RUN_TRIED
     if not take_vector(resources_of(control), control[0].resources_used, step.need):
         m.arena_used = used
-        return 0
+        return RUN_TRIED
     seat = allocate_on(instances_of(control), seats_of(control), player.instance, control[0].owner)
     address = 0
     if seat >= 0:
@@ -1005,7 +1016,9 @@ def send(control, maps, pmaps, p, r, node):
     if address == 0:
         m.arena_used = used
         give_vector(resources_of(control), control[0].resources_used, step.need)
-        return 0
+        if producer_error(player.producer) != 0:
+            bad_player(control, pmaps, p)
+        return PLAYER_TRIED
     head = carray(as_pointer(address), (1,), dtype=DISPATCH)[0]
     head.run = r
     head.node = node
@@ -1034,7 +1047,7 @@ def send(control, maps, pmaps, p, r, node):
         abort_record(player.producer)
         release_seat(seats_of(control), seat, control[0].owner)
         give_vector(resources_of(control), control[0].resources_used, step.need)
-        return -1
+        return GONE
     if step.timeout_ns != 0:
         # For whoever ends players that are late; the player's own stamp takes its place.
         cold_of(m)[node].started_ns = control[0].now
@@ -1047,7 +1060,7 @@ def send(control, maps, pmaps, p, r, node):
     count(control, COUNTER_DISPATCHES, 1)
     players = players_of(control)
     store_relaxed(players["dispatched"], p, players[p].dispatched + 1)
-    return 1
+    return SENT
 
 
 @kernel
@@ -1078,7 +1091,7 @@ def choose(control, maps, active, pmaps, mmaps):
         m = maps[r]
         mask = m.lane_mask
         # A run that fails or is cancelled sends nothing more, whatever stands in its ready sets.
-        if mask == 0 or m.blocked != 0 or run_state(maps, r) != RUN_RUNNING:
+        if mask == 0 or m.blocked != 0 or m.tried == control[0].turn or run_state(maps, r) != RUN_RUNNING:
             continue
         for lane in range(m.lane_count):
             if (mask >> lane) & 1 == 0:
@@ -1107,6 +1120,31 @@ def choose(control, maps, active, pmaps, mmaps):
 
 
 @kernel
+def send_some(control, maps, pmaps, mmaps, r, lane, p):
+    """Send up to BURST nodes of one lane. How many. Who could not take or give one is passed over for this turn, so
+    that it holds up nobody else."""
+    alone = steps_of(maps[r])[nodes_of(maps[r])[first_ready(maps, r, lane)].step].timeout_ns != 0
+    sent = 0
+    while sent < BURST and p >= 0:
+        vertex = first_ready(maps, r, lane)
+        if vertex < 0:
+            break
+        node = head_node(maps, r, vertex)
+        if node >= 0:
+            verdict = send(control, maps, pmaps, p, r, node)
+            if verdict == RUN_TRIED:
+                maps[r].tried = control[0].turn
+                break
+            if verdict == PLAYER_TRIED:
+                pmaps[p].tried = control[0].turn
+                break
+            sent += 1
+        take_head(maps, r, vertex, node)
+        p = best_player(control, pmaps, mmaps, lanes_of(maps[r])[lane].model, alone)
+    return sent
+
+
+@kernel
 def dispatch_ready(control, maps, active, pmaps, mmaps):
     """Send what is ready to whoever has room, best first; bounded. How many were sent."""
     sent = 0
@@ -1114,22 +1152,7 @@ def dispatch_ready(control, maps, active, pmaps, mmaps):
         r, lane, p = choose(control, maps, active, pmaps, mmaps)
         if r < 0:
             break
-        before = sent
-        alone = steps_of(maps[r])[nodes_of(maps[r])[first_ready(maps, r, lane)].step].timeout_ns != 0
-        for _ in range(BURST):
-            vertex = first_ready(maps, r, lane)
-            if vertex < 0 or p < 0:
-                break
-            node = head_node(maps, r, vertex)
-            if node >= 0:
-                verdict = send(control, maps, pmaps, p, r, node)
-                if verdict == 0:
-                    break
-                sent += 1
-            take_head(maps, r, vertex, node)
-            p = best_player(control, pmaps, mmaps, lanes_of(maps[r])[lane].model, alone)
-        if sent == before:
-            break
+        sent += send_some(control, maps, pmaps, mmaps, r, lane, p)
     for p in range(control[0].players_used):
         publish(control, pmaps, p)
     return sent
@@ -1173,6 +1196,8 @@ def cancel_run(control, maps, active, pmaps, r):
         if state_of(word) != DISPATCHED:
             continue
         p = player_of(word)
+        if pmaps[p].state == PLAYER_DYING or pmaps[p].state == PLAYER_NONE:
+            continue
         address = claim_record(pmaps[p].producer, RECORD_CANCEL, DISPATCH_BYTES)
         if address == 0:
             continue
@@ -1229,6 +1254,8 @@ def lose_player(control, maps, active, pmaps, mmaps, p):
     players = players_of(control)
     store_release(players["state"], p, PLAYER_STATE_DEAD)
     unlink_player(pmaps, mmaps, p)
+    # Its channel is the clerk's to unmap from here on: nothing staged may be published there any more.
+    player.staged = 0
     count(control, COUNTER_DEATHS, 1)
     say(control, PLAYER_GONE, p, 0, 0, 0, 0)
 
@@ -1428,7 +1455,9 @@ def bury(control, maps, active, pmaps, mmaps):
         # While the clerk still copies from its arena, the channel has to stay mapped.
         if pmaps[p].arena_outstanding != 0:
             continue
-        if pmaps[p].state == PLAYER_DYING and pmaps[p].hold == 0 and outbox_has_room(control, 16):
+        # Every run may end by it, and say so.
+        room = control[0].active_count + 16
+        if pmaps[p].state == PLAYER_DYING and pmaps[p].hold == 0 and outbox_has_room(control, room):
             if poll_records(pmaps[p].consumer, control[0].views, 1) > 0:
                 rewind_records(pmaps[p].consumer)
                 continue

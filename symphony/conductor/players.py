@@ -303,13 +303,22 @@ class Players:
 
     def reattach(self, row: int, hosted: Hosted, out: Segment, told: Any) -> Player:
         """A player that lived, or died, while there was no Conductor: `told` is what its Keeper kept of it. Its rows
-        in the tables stay as they are. Raises SegmentError, KeyError for a descriptor that was not kept."""
+        in the tables stay as they are; of its descriptors, those that were taken are struck out of `told`.
+
+        Raises SegmentError, RingCorrupt for memory that no honest extension leaves; its channel is gone then.
+        """
         c = self.conductor
-        channel = Channel.reattach(out, told.descriptors.pop("in"), told.descriptors.pop("bell"))
+        channel = Channel.reattach(out, told.descriptors["in"], told.descriptors["bell"])
+        del told.descriptors["in"], told.descriptors["bell"]
+        try:
+            rings = self.rings(channel)
+        except BaseException:
+            channel.close()
+            raise
         control = socket.socket(fileno=told.descriptors.pop("control"))
         instance = int(c.tables.players[row]["instance"])
         slot = (int(c.tables.instances[instance]["seat_first"]) - hosted.seat_first) // hosted.window
-        player = Player(row, told.token, hosted, slot, channel, control, *self.rings(channel), pid=told.pid)
+        player = Player(row, told.token, hosted, slot, channel, control, *rings, pid=told.pid)
         player.ready = int(c.tables.players[row]["state"]) == constants["SYM_PLAYER_READY"]
         player.ended = not told.alive
         hosted.slots.append(slot)

@@ -37,7 +37,7 @@ from symphony.pit.dag.word import (
     state_of,
 )
 from symphony.pit.pool.machine import FREE, HELD, SEAT_EDGES, STATE_SHIFT, seat_owner, seat_state, seat_word
-from symphony.pit.run_map import nodes_of, outputs_of, run_row, steps_of
+from symphony.pit.run_map import graph_of, groups_of, nodes_of, outputs_of, run_row, steps_of
 from symphony.pit.tables import NONE
 
 REASON_RECOVERED = constants["SYM_REASON_RECOVERED"]
@@ -59,13 +59,25 @@ def all_copied(maps, r, node):
 
 
 @kernel
+def rows_in_use(maps, r):
+    """How far the nodes of a run reach. By its groups too: a rebuild that was cut off leaves the count too small."""
+    m = maps[r]
+    top = run_row(m)[0].node_count
+    groups = groups_of(m)
+    for g in range(m.group_count):
+        if groups[g].expanded != 0:
+            top = max(top, groups[g].first + groups[g].count)
+    return min(top, graph_of(m)[0].node_capacity)
+
+
+@kernel
 def settle_run(control, maps, pmaps, named, resources, resources_used, r):
     """Decide about every node that the dead Conductor had in flight. `named` (uint8, a seat each) collects the seats
     that nodes in flight hold; `resources` gets their needs added. How many stay in flight."""
     m = maps[r]
     nodes = nodes_of(m)
     flying = 0
-    for node in range(run_row(m)[0].node_count):
+    for node in range(rows_in_use(maps, r)):
         word = load_acquire(nodes["word"], node)
         state = state_of(word)
         if state != DISPATCHED and state != STORING:
@@ -144,7 +156,7 @@ def store_again(control, maps, pmaps, r):
     m = maps[r]
     nodes = nodes_of(m)
     rows = outputs_of(m)
-    for node in range(run_row(m)[0].node_count):
+    for node in range(rows_in_use(maps, r)):
         word = load_acquire(nodes["word"], node)
         if state_of(word) != STORING:
             continue

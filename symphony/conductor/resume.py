@@ -6,6 +6,7 @@ rings. All of it comes before the loop turns, in the order that `conductor/reatt
 anywhere: the next Conductor begins again.
 """
 
+import logging
 import os
 import time
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ from symphony.shmem.segment import Segment
 with loading():
     from symphony.conductor.reattach import give_back_seats, resume_run, settle_run, take_up_player
     from symphony.pit.pool.machine import close_seats
+
+log = logging.getLogger("symphony.conductor")
 
 RUN_STATE_SHIFT = constants["SYM_RUN_STATE_SHIFT"]
 PLAYER_READY, PLAYER_DEAD = constants["SYM_PLAYER_READY"], constants["SYM_PLAYER_DEAD"]
@@ -172,9 +175,14 @@ def _player(c: Any, told: Any, outs: dict[int, Segment]) -> bool:
     shared = c.tables.players[row]
     known = int(shared["generation"]) == generation and int(shared["state"]) in IN_USE and generation in outs
     hosted = next((h for h in c.hosted.values() if h.row == int(shared["extension"])), None)
-    if known and hosted is not None and {"in", "bell", "control"} <= told.descriptors.keys():
-        c.players.reattach(row, hosted, outs.pop(generation), told)
-        return True
+    # One that wrote what no honest extension writes was about to be ended.
+    honest = known and int(shared["refused"]) == 0
+    if honest and hosted is not None and {"in", "bell", "control"} <= told.descriptors.keys():
+        try:
+            c.players.reattach(row, hosted, outs.pop(generation), told)
+            return True
+        except SymphonyError as error:
+            log.warning("player %d cannot be taken up and is ended: %s", row, error)
     for descriptor in told.descriptors.values():
         os.close(descriptor)
     if told.alive:
@@ -235,6 +243,8 @@ def _settle(c: Any, lost_instances: list[int]) -> None:
         row["state"] = 0
     for run in going:
         resume_run(c.control, c.maps, c.active, c.pmaps, run.row)
+        # What it says to the clerk is taken before the next says more than the ring holds.
+        c.clerk.catch_up()
 
 
 def _grant_again(c: Any) -> None:

@@ -17,14 +17,16 @@ PLAYER_MAP = np.dtype(
             "state", "model", "instance", "seat_first", "window", "pid",
             "consumer", "producer", "channel_out", "channel_in", "arena", "arena_size", "command_producer",
             "held", "mean_ns", "arena_end", "arena_outstanding", "staged", "hold", "next_in_model", "was_ready",
-            "part", "first_again", "tail",
+            "part", "first_again", "tail", "tried",
         )
     ]
 )  # fmt: skip
 """One row a player. `consumer`, `producer`: addresses of the private ring structs; `hold`: 1 while a record at
 the ring's front waits for memory; `arena_outstanding`: jobs of the clerk that still read the arena;
 `part`: what became of the piece at the ring's front; `first_again`: 1 until the first record after a Conductor came
-back, which may have been applied before; `tail`: of the dispatch ring then, what lies behind it was never seen."""
+back, which may have been applied before; `tail`: of the dispatch ring then, what lies behind it was never seen;
+`tried`: the turn in which it could not take
+what it was given."""
 
 MODEL_MAP = np.dtype(
     [

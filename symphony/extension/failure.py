@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from symphony.model import value
 
-TRACEBACK_BYTES = 65536
+MESSAGE_CHARACTERS = 16384
+TRACEBACK_CHARACTERS = 32768
+"""Together, at four bytes a character, below what the engine takes of an error (SYM_LIMIT_LOOP_COPY_BYTES)."""
 
 
 def describe(error: BaseException, skip: int = 0) -> value.Encoded:
@@ -16,7 +18,7 @@ def describe(error: BaseException, skip: int = 0) -> value.Encoded:
         message = str(error)
     except Exception as second:
         message = f"(its text raised {type(second).__name__})"
-    return value.encode_error(name, message[:TRACEBACK_BYTES], _traceback(error, skip))
+    return value.encode_error(name, message[:MESSAGE_CHARACTERS], _traceback(error, skip))
 
 
 def _traceback(error: BaseException, skip: int) -> str:
@@ -30,4 +32,4 @@ def _traceback(error: BaseException, skip: int) -> str:
         text = "".join(traceback.format_exception(type(error), error, frames))
     except Exception:
         text = "".join(traceback.format_tb(frames))
-    return text[-TRACEBACK_BYTES:]
+    return text[-TRACEBACK_CHARACTERS:]

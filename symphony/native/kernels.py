@@ -30,6 +30,8 @@ from symphony.native.layout import layout_text
 PACKAGE = Path(__file__).resolve().parents[1]
 KEPT_FOLDERS = 4
 """Caches of other builds that stay beside ours; older ones are pruned."""
+KEPT_S = 86_400.0
+"""And those begun to be used within this time stay too."""
 
 llvmlite.binding.load_library_permanently(_csym.__file__)
 
@@ -96,9 +98,13 @@ def cache_directory() -> Path:
 
 
 def _prune(mine: Path) -> None:
-    """Remove the oldest caches of other builds. Another process may be doing the same: what is gone is gone."""
+    """Remove the oldest caches of other builds, but none that was begun to be used lately: its process may be compiling
+    into it just now. Another process may be doing the same: what is gone is gone."""
+    lately = time.time() - KEPT_S
     with contextlib.suppress(OSError):
-        others = [path for path in mine.parent.glob("kernels-*") if path != mine]
+        others = [
+            path for path in mine.parent.glob("kernels-*") if path != mine and path.stat().st_mtime < lately
+        ]
         others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
         for path in others[KEPT_FOLDERS:]:
             shutil.rmtree(path, ignore_errors=True)

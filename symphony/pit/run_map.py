@@ -21,7 +21,7 @@ COUNTS = (
 )  # fmt: skip
 LOOP = (
     "active", "priority", "lane_mask", "arena_segment", "arena", "arena_size", "arena_used", "arena_asked", "blocked",
-    "serial",
+    "serial", "tried",
 )  # fmt: skip
 
 RUN_MAP = np.dtype([(name, "<i8") for name in ADDRESSES + COUNTS + LOOP])

@@ -166,10 +166,19 @@ def test_old_builds_caches_are_pruned_and_the_youngest_kept(play, tmp_path):
     for age in range(8):
         folder = ours / f"kernels-{age:020x}"
         folder.mkdir(parents=True)
-        os.utime(folder, (now - 1000 * (age + 1), now - 1000 * (age + 1)))
+        os.utime(folder, (now - 100_000 * (age + 1), now - 100_000 * (age + 1)))
     (ours / "notes").mkdir()
     mine = Path(play()["directory"]).name
     assert folders(ours) == sorted([*(f"kernels-{age:020x}" for age in range(4)), mine, "notes"])
+
+
+def test_a_cache_that_another_build_uses_just_now_is_left_alone(play, tmp_path):
+    """Its process may be compiling into it: taking it away ended that engine's loop."""
+    ours = tmp_path / "ours"
+    for number in range(8):
+        (ours / f"kernels-{number:020x}").mkdir(parents=True)
+    play()
+    assert len(folders(ours)) == 9
 
 
 def test_a_cache_that_others_can_write_is_not_used(play):

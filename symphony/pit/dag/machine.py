@@ -325,6 +325,29 @@ def expand(maps, r, group_index):
 
 
 @kernel
+def room_for_all(maps, r, vertex):
+    """Whether every fan-out over this vertex can be written: all of them or none, since the outputs that they go by
+    may be read anew before the rest is tried again."""
+    m = maps[r]
+    groups = groups_of(m)
+    graph = graph_of(m)
+    nodes = run_row(m)[0].node_count
+    outputs = graph[0].output_count
+    for g in range(m.group_count):
+        if groups[g].source != vertex or groups[g].expanded != 0:
+            continue
+        total = items_of_source(maps, r, g)
+        if total < 0:
+            return NOT_A_LIST
+        count = (total + groups[g].batch - 1) // groups[g].batch
+        nodes += count
+        outputs += count * steps_of(m)[nodes_of(m)[groups[g].template].step].output_count
+    if nodes > graph[0].node_capacity or outputs > graph[0].output_capacity:
+        return NO_ROOM
+    return OK
+
+
+@kernel
 def expand_before(maps, r, node):
     """Before the word of `node` says done: write the fan-outs that this completes the source of.
 
@@ -340,6 +363,9 @@ def expand_before(maps, r, node):
         if groups[own].remaining > 1:
             return OK
         vertex = groups[own].template
+    verdict = room_for_all(maps, r, vertex)
+    if verdict != OK:
+        return verdict
     for g in range(m.group_count):
         if groups[g].source == vertex and groups[g].expanded == 0:
             verdict = expand(maps, r, g)
@@ -599,14 +625,16 @@ def rebuild(maps, r, now):
         remaining[edges[e]] += 1
     # A run with fan-outs numbers its vertices in topological order, so that one pass settles each group after
     # its source; a run without (a raw graph) may number them as it likes.
+    verdict = OK
     for vertex in range(m.vertex_count):
         marks[vertex] = 0
         if flags_of(nodes[vertex].word) & FLAG_GROUP == 0:
             count_word(maps, r, vertex)
         else:
-            verdict = rebuild_group(maps, r, vertex)
-            if verdict != OK:
-                return verdict
+            # What cannot be written now stays unwritten; the counts are whole all the same.
+            found = rebuild_group(maps, r, vertex)
+            if found != OK:
+                verdict = found
         if marks[vertex] == 0:
             continue
         graph.vertices_left -= 1
@@ -615,7 +643,7 @@ def rebuild(maps, r, now):
     for vertex in range(m.vertex_count):
         if marks[vertex] == 0 and remaining[vertex] == 0:
             rebuild_ready(maps, r, vertex, now)
-    return OK
+    return verdict
 
 
 @kernel
@@ -671,6 +699,9 @@ def rebuild_group(maps, r, template):
         group.remaining = 0
         return OK
     if group.expanded == 0:
+        # A run that fails or is cancelled goes no further: what it completed meanwhile was not fanned out over.
+        if run_state(maps, r) != RUN_RUNNING:
+            return OK
         verdict = expand(maps, r, g)
         if verdict != OK:
             return verdict
