@@ -15,6 +15,7 @@ from symphony.melody import parse
 from symphony.melody.record import FACTS, Names, all_names, choose, dumps, names_of, record_line
 from symphony.model import value
 from symphony.model.work import work_bytes
+from tests.independent import recorded
 
 HERE = Path(__file__).parent
 DIAMOND = HERE.parent / "data" / "diamond.json"
@@ -107,10 +108,10 @@ def test_our_lines_are_the_hand_made_ones():
 
 
 def test_a_real_instance(tmp_path):
-    folder = HERE.parents[2] / "shared" / "data" / "wfinstances"
+    folder = recorded.folder()
     found = [folder / "makeflow" / "blast" / "blast-chameleon-small-001.json", *folder.glob("nextflow/mag-*.json")]
     if not all(path.exists() for path in found):
-        pytest.skip("the recorded workflows lie beside the repository: ../shared/data/wfinstances")
+        pytest.skip(recorded.ABSENT)
     for path in found:
         lines = [dumps(line) + "\n" for line in replay(parse.load(path))]
         assert check(lines, tmp_path, instance=path)[0] == 0

@@ -9,10 +9,10 @@ import pytest
 from symphony.melody import parse, wfformat
 from symphony.model.errors import MelodyError
 from symphony.model.score import Slot, Source, dump, load
+from tests.independent import recorded
 
 HERE = Path(__file__).parents[1]
 DIAMOND = HERE / "data" / "diamond.json"
-INSTANCES = HERE.parents[1] / "shared" / "data" / "wfinstances"
 
 
 def test_a_small_instance():
@@ -148,9 +148,9 @@ def test_files_that_are_none(tmp_path):
 
 
 def test_every_real_instance_compiles():
-    files = sorted(INSTANCES.rglob("*.json"))
+    files = recorded.instances()
     if not files:
-        pytest.skip("the recorded workflows lie beside the repository: ../shared/data/wfinstances")
+        pytest.skip(recorded.ABSENT)
     tasks = 0
     for path in files:
         score = parse.load(path, time_scale=0)
