@@ -442,14 +442,14 @@ class Conductor:
         row = self._free_row()
         serial = int(self.tables.engine[0]["next_serial"])
         segment, geometry = self._segment_for(prepared.geometry())
+        run = Run(serial, row, score, segment, geometry, request_id)
         try:
             arena = self._write_run(planned, prepared, segment, geometry, row, serial, values, dumped)
+            self._enter_run(run, arena, int(options.get("priority", 0)))
         except BaseException:
             self.store.release_run(row)
             self._keep_segment(key_of(geometry), segment)
             raise
-        run = Run(serial, row, score, segment, geometry, request_id)
-        self._enter_run(run, arena, int(options.get("priority", 0)))
         return run
 
     def _segment_for(self, geometry: dict) -> tuple[Segment, dict]:
@@ -550,11 +550,16 @@ class Conductor:
                 raise EngineLost(self.lost or "the engine is closing")
             row, serial = self._free_row(), int(self.tables.engine[0]["next_serial"])
             segment, geometry = self._segment_for(prepared.geometry())
-            graphs.write(prepared, segment, geometry, row, serial)
+            try:
+                graphs.write(prepared, segment, geometry, row, serial)
+                number = self.store.enter(segment, constants["SYM_SEGMENT_RUN"], row)
+            except BaseException:
+                self._keep_segment(key_of(geometry), segment)
+                raise
             self._graphs[row] = segment
             self._graph_keys[row] = key_of(geometry)
             shared = self.tables.runs[row]
-            shared["id"], shared["segment"] = 0, self.store.enter(segment, constants["SYM_SEGMENT_RUN"], row)
+            shared["id"], shared["segment"] = 0, number
             write_name(shared["name"], "graph")
             self._reset_row(shared, serial, len(prepared.graph.vertex_steps), 0)
             lib.sym_store_release_u64(self._word_of(row), QUEUED << RUN_STATE_SHIFT | serial & 0xFFFFFFFF)

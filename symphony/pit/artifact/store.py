@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from symphony.model import value
-from symphony.model.errors import NoSpace, RoomError, StaleHandle
+from symphony.model.errors import NoSpace, RoomError, StaleHandle, SymphonyError
 from symphony.native import ffi, lib
 from symphony.native.layout import constants
 from symphony.shmem.segment import Region, Segment
@@ -168,7 +168,7 @@ class Store:
         raise RoomError(f"{count - 1} segments at once are the limit; wait for some runs to end")
 
     def arena(self, size: int, run: int) -> Arena:
-        """An arena with room for `size` bytes, for one user. Raises NoSpace."""
+        """An arena with room for `size` bytes, for one user. Raises NoSpace, RoomError; nothing is taken then."""
         with self._lock:
             fit = size_class(size + 4096 * 4)
             kept = self._free.get(fit)
@@ -179,9 +179,14 @@ class Store:
                 self._row(arena.id)["run"] = run
                 return arena
             segment = self._make_arena(fit)
+            try:
+                number = self.enter(segment, constants["SYM_SEGMENT_ARENA"], run)
+            except RoomError:
+                segment.unlink()
+                segment.close()
+                raise
             begin = segment.offset("bytes")
-            arena = Arena(self.enter(segment, constants["SYM_SEGMENT_ARENA"], run), segment, begin, begin, run, fit)
-            self._arenas[arena.id] = arena
+            arena = self._arenas[number] = Arena(number, segment, begin, begin, run, fit)
             for tell in self.granted:
                 tell(arena.id, segment)
             return arena
@@ -275,14 +280,21 @@ class Store:
         encoded = value.encode(obj)
         with self._lock:
             row = self._reserve()
-            at = self._puts.take(encoded.size) if self._puts is not None else None
-            if at is None:
-                self._puts = self.arena(max(encoded.size, 4 << 20), NOBODY)
-                at = self._puts.take(encoded.size)
-            arena = self._puts
+            try:
+                arena, at = self._room_for_put(encoded.size)
+            except SymphonyError:
+                self._set_word(row, FREE << STATE_SHIFT | int(self._artifacts[row]["word"]) & 0xFFFFFFFF)
+                raise
         if encoded.size:
             value.write(encoded, memoryview(arena.segment.buffer)[at : at + encoded.size])
         return self._publish(row, arena, at, encoded)
+
+    def _room_for_put(self, size: int) -> tuple[Arena, int]:
+        at = self._puts.take(size) if self._puts is not None else None
+        if at is None:
+            self._puts = self.arena(max(size, 4 << 20), NOBODY)
+            at = self._puts.take(size)
+        return self._puts, at
 
     def _reserve(self) -> int:
         for step in range(len(self._artifacts)):
