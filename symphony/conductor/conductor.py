@@ -373,6 +373,8 @@ class Conductor:
         self._free_instances = [instance for instance in range(count) if instance not in used]
 
     def release_instance(self, instance: int) -> None:
+        """Its player is gone: the row names no seats any more, for the next one's may be the same."""
+        self.tables.instances[instance]["seat_count"] = 0
         self._free_instances.append(instance)
 
     def host(self, extension: str) -> Hosted:

@@ -52,8 +52,19 @@ def _seats(view: View, living: bool) -> Iterator[tuple[str, str]]:
         if word["state"] in ("held", "offered") and owners.get(word["owner"], "free") == "free":
             yield f"seat {seat}", f"is {word['state']} by owner {word['owner']}, whose slot is free"
     models = {row["row"]: row for row in view.rows("models")}
-    for row in view.rows("instances"):
+    instances = {row["row"]: row for row in view.rows("instances")}
+    for row in instances.values():
         yield from _instance(row, words, models.get(row["model"]))
+    for row in view.rows("seats"):
+        if row["word"]["state"] == "free" and not _serves(instances.get(row["instance"]), row["row"]):
+            yield f"seat {row['row']}", f"is free, and its instance {row['instance']} is cold"
+
+
+def _serves(instance: dict[str, Any] | None, seat: int) -> bool:
+    """Whether the instance is not cold and the seat one of its own."""
+    if instance is None or instance["state"] == "cold":
+        return False
+    return instance["seat_first"] <= seat < instance["seat_first"] + instance["seat_count"]
 
 
 def _instance(row: dict[str, Any], words: dict[int, Any], model: dict[str, Any] | None) -> Iterator[tuple[str, str]]:

@@ -22,7 +22,16 @@ def validate(
     found = _owners(state, owner, owners)
     for index in range(int(engine["instances_used"])):
         found += _instance(index, instances[index], state, owner, models, conductor_owner)
-    return found
+    return found + _free(state, used["instance"], instances)
+
+
+def _free(state: np.ndarray, instance: np.ndarray, instances: Any) -> list[tuple[str, str, str]]:
+    """I2, from the seats' side: a free seat is one of an instance that is not cold."""
+    free = np.flatnonzero(state == FREE)
+    rows = instances[np.minimum(instance[free], len(instances) - 1)]
+    inside = (rows["seat_first"] <= free) & (free < rows["seat_first"].astype(np.int64) + rows["seat_count"])
+    wrong = free[~inside | (rows["state"] == 0)]
+    return [("I2", f"seat {seat}", f"is free, and its instance {instance[seat]} is cold") for seat in wrong]
 
 
 def _owners(state: np.ndarray, owner: np.ndarray, owners: Any) -> list[tuple[str, str, str]]:
