@@ -10,6 +10,8 @@ from symphony.native.layout import constants
 from symphony.pit.tables import UNSET
 
 LIST = constants["SYM_VALUE_LIST"]
+GAVE_UP = ("Cancelled", "CancelledError")
+"""What a handler raises that looks at its deadline; in an async one the second."""
 KINDS = {
     value.NONE: "none", value.BYTES: "bytes", value.TEXT: "text", value.DATA: "data", value.ARRAY: "array",
 }  # fmt: skip
@@ -31,7 +33,9 @@ def _why(conductor: Any, run: Any, node: int, step: scores.Step, ref: np.void) -
     late = f"; its timeout is {step.timeout_s:g} s" if step.timeout_s else ""
     if int(ref["segment"]) and int(ref["kind"]) == value.ERROR:
         error = value.decode(value.ERROR, conductor.payload_of(ref), copy=True)
-        return f"{error.type}: {error.message}{late if error.type == 'Cancelled' else ''}\n{error.traceback}".rstrip()
+        said = f"{error.type}: {error.message}".rstrip(": ")
+        gave_up = error.type.rpartition(".")[2] in GAVE_UP
+        return f"{said}{late if gave_up else ''}\n{error.traceback}".rstrip()
     if step.once and deaths:
         return f"outcome unknown: its player died in the middle, and it must not run twice{late}"
     if deaths > constants["SYM_LIMIT_DEATHS"]:
