@@ -7,9 +7,13 @@ with Engine("stage") as engine:
 
 import asyncio
 import atexit
+import contextlib
 import os
 import secrets
+import signal
+import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +33,8 @@ from symphony.rooms import Pit
 EVENT_S = 0.05
 """Events come when the run moves; in between it is looked at this often for progress."""
 ENDED = frozenset({"completed", "failed", "cancelled"})
+_open: "weakref.WeakSet[Engine]" = weakref.WeakSet()
+"""Engines of this process that are open: what a forked child has to let go of."""
 
 
 class Run:
@@ -97,7 +103,8 @@ class Engine:
     `name`: for others to attach and connect (a private one is made up); `players`: most processes of one extension
     at once (default: the processors); `window`: nodes a player may have at once; `capacity`: the arbiter's named
     resources. Starting costs about 0.5 s once kernels are cached. Raises EngineExists, NoSpace.
-    Safe from any thread; after `fork` the child's object is closed.
+    Safe from any thread. After `fork` the parent's goes on, and the child's object is closed: its use raises
+    EngineLost there. Calls that the parent had bound (`pit.pool.bind`) are not for the child.
     """
 
     def __init__(
@@ -115,16 +122,17 @@ class Engine:
             capacity=capacity,
         )  # fmt: skip
         self._conductor.start()
+        self._pid = os.getpid()
         self._door = Door(self._conductor, self._conductor.directory)
         try:
             self._door.start()
+            self._conductor.listeners.append(self._door.notify)
+            self.pit = Pit(self._conductor)
+            _open.add(self)
+            atexit.register(self.close)
         except BaseException:
-            self._conductor.close()
+            self.close()
             raise
-        self._conductor.listeners.append(self._door.notify)
-        self._pid = os.getpid()
-        self.pit = Pit(self._conductor)
-        atexit.register(self.close)
 
     def play(self, melody: Any, *, priority: int = 0, request_id: bytes | None = None, **inputs: Any) -> Run:
         """Start a run of a melody: a shipped name, a file's path, a Score, or a Melody. Returns at once.
@@ -148,17 +156,63 @@ class Engine:
         return self._conductor.status()
 
     def close(self) -> None:
-        """End it: processes, threads and segments are gone when this returns. Idempotent."""
+        """End it: processes, threads and segments are gone when this returns. Idempotent.
+
+        It is bounded in time; a Ctrl-C that comes meanwhile takes effect after it, so that nothing is left.
+        """
         if os.getpid() != self._pid:
             return
-        atexit.unregister(self.close)
-        try:
-            self._door.close()
-        finally:
-            self._conductor.close()
+        with _undisturbed():
+            atexit.unregister(self.close)
+            _open.discard(self)
+            try:
+                self._door.close()
+            finally:
+                self._conductor.close()
+
+    def _disown(self) -> None:
+        self._door.disown()
+        self._conductor.disown()
+        self.pit = _Gone(self._conductor.lost)
 
     def __enter__(self) -> "Engine":
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Put off Ctrl-C; only the main thread gets it, and may say so. A handler that is not Python's is left alone."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is None:
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
+
+
+class _Gone:
+    """What a forked child finds in the place of the rooms."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def __getattr__(self, name: str) -> Any:
+        raise EngineLost(self._reason)
+
+
+def _disown_all() -> None:
+    for engine in list(_open):
+        engine._disown()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_disown_all)

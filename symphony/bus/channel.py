@@ -135,6 +135,10 @@ class Channel:
                 os.close(fd)
         self._out_fd = self.bell_read_fd = self._bell_write_fd = -1
 
+    def disown(self) -> None:
+        """In a forked child: close the descriptors and leave the memory alone, which is the parent's."""
+        self._close_fds()
+
     def close(self, keep: bool = False) -> None:
         """Unlink and unmap both segments and close the bell. Idempotent; nobody may use the addresses any more. `keep`
         leaves `out`, which has a name, for a Conductor that comes later."""

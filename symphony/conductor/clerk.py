@@ -94,12 +94,21 @@ class Clerk:
         """End the thread after what was submitted before."""
         self._stopping = True
         self._wake()
-        self.thread.join()
+        if self.thread.ident is not None:
+            self.thread.join()
         self._selector.close()
         with self._lock:
             os.close(self._wake_out)
             os.close(self._wake_in)
             self._wake_in = -1
+
+    def disown(self) -> None:
+        """In a forked child, where its thread is not: its descriptors are closed, jobs go nowhere."""
+        self._lock = threading.Lock()
+        self._selector.close()
+        os.close(self._wake_out)
+        os.close(self._wake_in)
+        self._wake_in = -1
 
     def _wake(self) -> None:
         # Under the lock: a late timer must not write into whatever has the pipe's number by then.

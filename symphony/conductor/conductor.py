@@ -152,9 +152,13 @@ class Conductor:
             self._undo_start()
             raise
         self.loop_thread = threading.Thread(target=self._run_loop, name="symphony-loop", daemon=True)
-        self.loop_thread.start()
-        self.clerk.start()
-        self._await_loop()
+        try:
+            self.loop_thread.start()
+            self.clerk.start()
+            self._await_loop()
+        except BaseException:  # Ctrl-C above all: the first start takes long
+            self.close()
+            raise
         self.tables.engine[0]["ready_ns"] = time.monotonic_ns()
         if resuming:
             self._go_on()
@@ -190,12 +194,12 @@ class Conductor:
         pause = threading.Event()
         while not int(turns["value"]):
             if self.lost is not None:
-                reason = self.lost
-                self.close()
-                raise EngineLost(reason)
+                raise EngineLost(self.lost)
             pause.wait(LOOK_S)
 
     def _undo_start(self) -> None:
+        if hasattr(self, "keeper") and self.keeper.embedded:
+            self.keeper.close()
         if hasattr(self, "store"):
             self.store.close(keep=self._inherited is not None)
         if hasattr(self, "inbox"):
@@ -326,23 +330,57 @@ class Conductor:
                 return
             self.closing = True
         self.inbox.tell(state.STOP)
-        self.loop_thread.join(timeout)
+        if self.loop_thread.ident is not None:
+            self.loop_thread.join(timeout)
         self.clerk.stop()
         try:
             self.keeper.stop(timeout)
         except KeeperError:
             log.debug("the Keeper was gone already")
-        self.players.close(keep=self._leaves_state)
-        self._close_memory(keep=self._leaves_state)
+        if self.loop_thread.is_alive():
+            self._unlink_memory()
+        else:
+            self.players.close(keep=self._leaves_state)
+            self._close_memory(keep=self._leaves_state)
         if self._leaves_state:
             self.claim.leave()
         else:
             self.claim.release()
         self.lose("the engine was closed")
 
+    def disown(self) -> None:
+        """In a forked child: the engine is the parent's. Every use of this object raises EngineLost from here on, and
+        its descriptors are closed, so that the parent's death is seen by those at their other ends.
+
+        No lock is taken: the thread that held it at the fork is not here. Memory stays mapped until the child ends.
+        """
+        self._lock, self.moved = threading.RLock(), threading.Condition()
+        self.closing = True
+        self.lost = "this engine belongs to the process that forked this one; make an engine of its own here"
+        for run in self.runs_by_serial.values():
+            run.ended = threading.Event()
+            run.ended.set()
+        for part in (self.inbox, self.outbox, self.clerk, self.players, self.keeper):
+            part.disown()
+        self._epoll.close()
+
+    def _run_segments(self) -> list[Segment]:
+        idle = [segment for _, segment in self._idle_segments]
+        return [*(run.segment for run in self.runs_by_serial.values()), *self._graphs.values(), *idle]
+
+    def _unlink_memory(self) -> None:
+        """The loop does not end: it is being compiled still, and will read its order to stop when that is done. Names
+        go now; its memory stays mapped, for it would be killed by a look at what is not there."""
+        log.warning("the loop has not ended in time; its memory goes with this process")
+        if self._leaves_state:
+            return
+        players = [player.channel.out for player in self.players.live.values()]
+        arenas = [segment for _, segment in self.store.live()]
+        for segment in [*self._run_segments(), *players, *arenas, self.tables.segment]:
+            segment.unlink()
+
     def _close_memory(self, keep: bool) -> None:
-        runs = [run.segment for run in self.runs_by_serial.values()]
-        for segment in [*runs, *self._graphs.values(), *(segment for _, segment in self._idle_segments)]:
+        for segment in self._run_segments():
             if not keep:
                 segment.unlink()
             segment.close()
@@ -647,7 +685,7 @@ class Conductor:
 
     def _refuse_closed(self) -> None:
         if self.closing:
-            raise EngineLost("the engine was closed")
+            raise EngineLost(self.lost or "the engine was closed")
 
     def runs(self) -> list[dict]:
         with self._lock:

@@ -112,7 +112,7 @@ class Door:
     `directory` is the instance's 0700 runtime folder; `held`: a client had tied the engine's life to its own before
     this Conductor took over. `start()` makes the secret and the socket and begins to
     serve; `close()` ends both and removes them. `notify` may be called from any thread at any rate; `start` and
-    `close` from one thread, once. Not to be used after fork.
+    `close` from one thread, once. A forked child calls `disown`.
     """
 
     def __init__(self, conductor: Conductor, directory: str | os.PathLike[str], *, held: bool = False):
@@ -174,6 +174,19 @@ class Door:
         for name in (wire.SOCKET_NAME, wire.SECRET_NAME):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.directory / name)
+
+    def disown(self) -> None:
+        """In a forked child, where its thread is not: nobody can come in by what the child has of it."""
+        self._moved_lock = threading.Lock()
+        self._thread, self._closing = None, True
+        for client in self._clients.values():
+            client.sock.close()
+            wire.close_all([descriptor for _, descriptor in client.outbox if descriptor is not None])
+        self._selector.close()
+        self._listener.close()
+        os.close(self._wake_out)
+        os.close(self._wake_in)
+        self._wake_in = -1
 
     def _write_secret(self) -> None:
         path = self.directory / wire.SECRET_NAME

@@ -88,6 +88,11 @@ class Inbox:
             self.bell_in = -1
             self._closed = True
 
+    def disown(self) -> None:
+        """In a forked child: as closed, whoever held the lock at the fork."""
+        self._lock = threading.Lock()
+        self.close()
+
 
 class Outbox:
     """What the loop tells the clerk; read by the clerk alone."""
@@ -126,3 +131,7 @@ class Outbox:
     def close(self) -> None:
         os.close(self.bell_out)
         os.close(self.bell_in)
+
+    def disown(self) -> None:
+        """In a forked child: as closed."""
+        self.close()

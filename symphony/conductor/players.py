@@ -339,6 +339,12 @@ class Players:
         player = self.live.get(message["token"] & ((1 << TOKEN_ROW_BITS) - 1))
         return player if player is not None and player.token == message["token"] else None
 
+    def disown(self) -> None:
+        """In a forked child: the descriptors go, memory and processes are the parent's."""
+        for player in self.live.values():
+            player.control.close()
+            player.channel.disown()
+
     def close(self, keep: bool = False) -> None:
         """After the Keeper has ended every process: free what is left; `keep` leaves what has a name."""
         for row in list(self.live):

@@ -105,6 +105,11 @@ class KeeperLink:
         return cls(socket.socket(fileno=fd), token.rpartition(".")[0] or None, None)
 
     @property
+    def embedded(self) -> bool:
+        """Whether the Keeper is this process's child, not its parent."""
+        return self._process is not None
+
+    @property
     def pid(self) -> int:
         return self._process.pid if self._process is not None else os.getppid()
 
@@ -301,6 +306,13 @@ class KeeperLink:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+
+    def disown(self) -> None:
+        """In a forked child: the Keeper is the parent's."""
+        self.gone = True
+        self._connection.close()
+        if self._process is not None:
+            self._process.returncode = 0  # not this process's child: nothing is to be collected
 
     def _send(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
         data = packet.encode(message)

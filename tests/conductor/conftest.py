@@ -11,6 +11,8 @@ from symphony.melody.builder import Melody
 
 EXTENSIONS = Path(__file__).resolve().parents[1] / "data" / "extensions"
 TIMEOUT_S = 60.0
+START_S = 400.0
+"""A first start after a change of a kernel compiles it; on a busy machine that takes minutes."""
 
 
 @pytest.fixture(scope="session", autouse=True)
