@@ -524,7 +524,7 @@ def outputs_fit(pmaps, p, head, outputs, payload_bytes, step_outputs):
             return False
         if o.kind == VALUE_LIST and (o.size_bytes < 8 or o.count > (o.size_bytes - 8) // 17):
             return False
-        if o.kind != VALUE_LIST and o.count != 0:
+        if (o.kind != VALUE_LIST and o.count != 0) or (o.kind == VALUE_NONE and o.size_bytes != 0):
             return False
         if o.home == HOME_INLINE:
             if o.size_bytes > payload_bytes or o.offset_bytes > payload_bytes - o.size_bytes:
