@@ -6,6 +6,7 @@ import pytest
 
 from symphony.model.score import InputType, Score, Slot, Source, Step
 from symphony.native.kernels import loading
+from symphony.native.layout import constants
 from symphony.pit.tables import NONE
 from tests.pit.conftest import random_score
 
@@ -182,6 +183,48 @@ def test_a_step_that_fans_out_over_no_list_is_refused_and_changes_nothing(driven
     before = run.word(node)
     assert machine.complete(run.maps, 0, node, before, 3, 1) == machine.NOT_A_LIST
     assert run.word(node) == before
+    assert run.violations() == []
+
+
+FAILING, CANCELLING = constants["SYM_RUN_FAILING"], constants["SYM_RUN_CANCELLING"]
+
+
+@pytest.mark.parametrize("early_end", [FAILING, CANCELLING])
+def test_a_run_that_goes_no_further_keeps_its_fan_outs_apart_when_rebuilt(driven, early_end):
+    """The source of the one fan-out comes to its end when nothing is expanded any more; the other's nodes stay."""
+    run = driven(score(step("s"), step("t"), step("late", each="s"), step("there", each="t")))
+    flying = [run.dispatch_one(), run.dispatch_one()]
+    run.complete(2, 3)
+    assert sorted(flying) == [1, 2]
+    member = run.dispatch_one()
+    machine.move_run(run.maps, 0, early_end, 8, 1)
+    run.complete(1, 3)
+    before = run.word(member)
+    run.rebuild()
+    assert run.violations() == []
+    assert run.word(member) == before
+    assert not run.segment.table("groups")[0]["expanded"]
+
+
+@pytest.mark.parametrize("early_end", [FAILING, CANCELLING])
+def test_the_last_member_completes_its_fan_out_in_a_run_that_goes_no_further(driven, early_end):
+    run = driven(score(step("a"), step("b", each="a"), step("c", "b")))
+    run.complete(run.dispatch_one(), 2)
+    members = [run.dispatch_one(), run.dispatch_one()]
+    machine.move_run(run.maps, 0, early_end, 8, 1)
+    for member in members:
+        assert run.complete(member, 1) == machine.OK
+        assert run.violations() == []
+    assert run.dispatch_one() == -1
+
+
+def test_a_driver_that_died_between_a_failure_and_its_runs_word_leaves_a_failing_run(driven):
+    run = driven(score(step("a"), step("b", "a")))
+    node = run.dispatch_one()
+    assert machine.fail(run.maps, 0, node, run.word(node), 4, 1) == 1
+    assert machine.run_state(run.maps, 0) == constants["SYM_RUN_RUNNING"]
+    run.rebuild()
+    assert machine.run_state(run.maps, 0) == FAILING
     assert run.violations() == []
 
 

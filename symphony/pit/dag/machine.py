@@ -26,6 +26,7 @@ from symphony.pit.dag.word import (
     NODE_EDGES,
     PENDING,
     RUN_EDGES,
+    RUN_FAILING,
     RUN_RUNNING,
     RUN_STATE_SHIFT,
     SKIPPED,
@@ -440,19 +441,11 @@ def expand_empty(maps, r, vertex):
 def finish(maps, r, node):
     """The word of `node` says done: mark it, count it, pass it on. Once: again is harmless (driver only)."""
     m = maps[r]
-    marks = marks_of(m)
-    if marks[node] != 0:
+    if marks_of(m)[node] != 0:
         return OK
     run_row(m)[0].done_count += 1
-    group_index = nodes_of(m)[node].group
-    if group_index == NONE:
-        return pass_on(maps, r, node)
-    marks[node] = 1
-    group = groups_of(m)[group_index]
-    group.remaining -= 1
-    if group.remaining == 0:
-        return pass_on(maps, r, group.template)
-    return OK
+    vertex = mark(maps, r, node)
+    return pass_on(maps, r, vertex) if vertex >= 0 else OK
 
 
 @kernel
@@ -509,9 +502,27 @@ def complete(maps, r, node, word, reason, now):
     if running:
         return finish(maps, r, node)
     # A run that fails or is cancelled goes no further: the result is kept, nothing is made ready by it.
-    marks_of(maps[r])[node] = 1
     row.done_count += 1
+    mark(maps, r, node)
     return OK
+
+
+@kernel
+def mark(maps, r, node):
+    """Mark a done node; the last one of a fan-out marks its vertex, which is returned. A node alone is its vertex. -1:
+    the vertex is not complete yet."""
+    m = maps[r]
+    marks = marks_of(m)
+    marks[node] = 1
+    group_index = nodes_of(m)[node].group
+    if group_index == NONE:
+        return node
+    group = groups_of(m)[group_index]
+    group.remaining -= 1
+    if group.remaining != 0:
+        return -1
+    marks[group.template] = 1
+    return group.template
 
 
 @kernel
@@ -600,7 +611,9 @@ def rebuild(maps, r, now):
 
     Each word is read once; mark and count come from that one reading. Fan-outs whose source is not complete
     are dropped; those whose source is complete hold (their rows were written before its last word), or, if the
-    source was complete from birth, are written now. Returns OK, NO_ROOM or NOT_A_LIST. Cost O(V + E).
+    source was complete from birth, are written now. In a run that goes no further, a source may have come to its end
+    without its fan-out: then nothing is written, since the rows behind the vertices may be those of another fan-out
+    that is only met later. Returns OK, NO_ROOM or NOT_A_LIST. Cost O(V + E).
     """
     m = maps[r]
     graph = graph_of(m)[0]
@@ -643,6 +656,10 @@ def rebuild(maps, r, now):
     for vertex in range(m.vertex_count):
         if marks[vertex] == 0 and remaining[vertex] == 0:
             rebuild_ready(maps, r, vertex, now)
+    if row.failed_count != 0 and run_state(maps, r) == RUN_RUNNING:
+        # Its driver died between the node's word and the run's: without this the run would wait for ever for what
+        # depends on the node.
+        move_run(maps, r, RUN_FAILING, RECOVERED, now)
     return verdict
 
 
@@ -683,7 +700,7 @@ def count_word(maps, r, node):
 
 @kernel
 def rebuild_group(maps, r, template):
-    """Settle a group after its source: drop it, hold it, or (source complete from birth) write it."""
+    """Settle a group after its source: drop it, hold it, or (source complete from birth, run going on) write it."""
     m = maps[r]
     g = nodes_of(m)[template].group
     group = groups_of(m)[g]
@@ -692,16 +709,13 @@ def rebuild_group(maps, r, template):
     graph = graph_of(m)[0]
     group.cursor = 0
     group.again = NONE
-    if marks[group.source] == 0:
+    if marks[group.source] == 0 or (group.expanded == 0 and run_state(maps, r) != RUN_RUNNING):
         group.expanded = 0
         group.first = 0
         group.count = 0
         group.remaining = 0
         return OK
     if group.expanded == 0:
-        # A run that fails or is cancelled goes no further: what it completed meanwhile was not fanned out over.
-        if run_state(maps, r) != RUN_RUNNING:
-            return OK
         verdict = expand(maps, r, g)
         if verdict != OK:
             return verdict
