@@ -14,6 +14,7 @@ import fcntl
 import json
 import os
 import re
+import secrets
 import shutil
 import stat
 import struct
@@ -38,6 +39,8 @@ _SEGMENT = re.compile(r"symphony\.(\d+)\.(.+)\.([a-z]+)\.([0-9a-f]{16})")
 _STAMP = struct.Struct("<QIIQQQQII16s32sQQQII")
 """The stamp's fields: magic, abi, kind, fingerprint, size, generation, owner's start, pid, regions, boot id, instance,
 heartbeat, state, Keeper's start, pid, stays."""
+_GONE = ".gone."
+"""A runtime folder that is being taken away; the dot keeps it from being an engine's name."""
 _MAGIC = int.from_bytes(b"SYMPHONY", "little")
 
 
@@ -148,7 +151,7 @@ class Claim:
         self._released = True
         with lock(self.directory.parent), contextlib.suppress(FileNotFoundError):
             if self._mine in _read_owners(self.directory):
-                shutil.rmtree(self.directory)
+                _remove(self.directory)
 
 
 def claim(instance: str, *, deadline_s: float = LOCK_S) -> Claim:
@@ -161,6 +164,7 @@ def claim(instance: str, *, deadline_s: float = LOCK_S) -> Claim:
     base = names.runtime_base()
     names.runtime_directory(instance)
     with lock(base, deadline_s):
+        _clear(base)
         entry = judge(instance, base, claiming=True)
         if entry.state != DEAD:
             verb = "runs" if entry.state == LIVE else "may run"
@@ -216,9 +220,10 @@ def sweep(planned: Plan) -> Swept:
     """Take away what of the plan is dead, each entry judged again under the lock. Idempotent: a kill in the middle
     leaves what the next sweep finds."""
     swept = Swept()
-    if not planned.dead:
+    if not planned.dead and not any(planned.base.glob(f"{_GONE}*")):
         return swept
     with lock(planned.base):
+        _clear(planned.base)
         for entry in planned.dead:
             again = judge(entry.instance, planned.base)
             if again.state == DEAD:
@@ -374,7 +379,22 @@ def _take(entry: Entry, swept: Swept) -> None:
         swept.size_bytes += segment.size_bytes
     if entry.directory is not None:
         with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(entry.directory)
+            _remove(entry.directory)
+
+
+def _remove(directory: Path) -> None:
+    """Take a runtime folder away, under the lock. It is renamed first: a kill in the middle then leaves what plainly is
+    nobody's, and not a folder without its owner file, which might be somebody's who is only starting."""
+    gone = directory.with_name(f"{_GONE}{secrets.token_hex(8)}")
+    os.rename(directory, gone)
+    shutil.rmtree(gone)
+
+
+def _clear(base: Path) -> None:
+    """Finish what a killed sweep or release began, under the lock."""
+    for gone in base.glob(f"{_GONE}*"):
+        if _own_folder(gone):
+            shutil.rmtree(gone, ignore_errors=True)
 
 
 @contextlib.contextmanager
