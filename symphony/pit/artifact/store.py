@@ -114,8 +114,11 @@ class Store:
         """
         with self._lock:
             number = self._entered.get(segment.name)
-            if number is None:
-                number = self._entered[segment.name] = self._free_id()
+            if number is not None:
+                # It is live: whoever comes after a crash attaches what its row names, so the row is never half a name.
+                self._row(number)["run"] = run
+                return number
+            number = self._entered[segment.name] = self._free_id()
             row = self._row(number)
             name = segment.name.encode()[: row["name"].size - 1]
             row["name"][:] = 0
