@@ -91,7 +91,9 @@ def _stay(name: str, pid: int) -> None:
         while not asked.is_set():
             ready, _, _ = select.select([reader, engine], [], [])
             if engine in ready:
-                raise EngineLost(f"engine {name!r} ended by itself")
+                why = start.parked(name)
+                go_on = f"; go on from its state: symphonyctl -n {name} up --recover" if why else ""
+                raise EngineLost(f"engine {name!r} ended by itself{': ' if why else ''}{why}{go_on}")
         start.stop_engine(name, force=True)
     except EngineNotFound:
         pass

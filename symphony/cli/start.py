@@ -36,6 +36,8 @@ READY_S = 180.0
 """A first start compiles the kernels; a later one takes about a second."""
 DOWN_S = 30.0
 READY_BYTES = 1 << 20
+PARKED_FILE = "parked"
+"""In the engine's folder, by its Keeper."""
 
 
 @dataclass
@@ -116,6 +118,13 @@ def stop_engine(name: str, *, timeout: float = DOWN_S, force: bool = False) -> l
     return _sweep(name)
 
 
+def parked(name: str) -> str:
+    """Why the engine's Keeper gave it up; empty when it did not."""
+    with contextlib.suppress(OSError):
+        return (names.base_path() / name / PARKED_FILE).read_text("utf-8", "replace")
+    return ""
+
+
 def private_name(verb: str) -> str:
     """A name for an engine that one command starts for itself; no two commands share one."""
     return f"{verb}-{os.getpid()}-{secrets.token_hex(3)}"
@@ -158,6 +167,8 @@ def _spawn(name: str, keeper_id: str, arguments: Sequence[str], writer: int) -> 
         name,
         "--ready-fd",
         str(writer),
+        "--directory",
+        str(names.base_path() / name),
         *arguments,
     ]
     try:

@@ -87,6 +87,12 @@ class Child:
             if self.status is None:
                 tree.send(self.pid, number)
 
+    def is_ripe(self, now: float) -> bool:
+        """Whether its tree is to be ended now: it is dead, or its grace is over, or another walk is due."""
+        if self.due is not None:
+            return self.due <= now or (self.status is not None and self.state != "killing")
+        return self.status is not None
+
     def kill_tree(self) -> bool:
         """Kill all of the tree that a walk finds; True when nothing is left (or nothing can be done about it)."""
         now = time.monotonic()

@@ -65,9 +65,10 @@ class Ready:
 class DaemonKeeper(Keeper):
     """Starts the Conductor, serves it, replaces it when it dies or hangs, and ends with it when it ends.
 
-    A Conductor that ends by itself with status 0, or because it was asked to, ends everything; so does one that never
-    became ready at all. Any other death is followed by the next Conductor, after a back-off; a crash loop is parked:
-    everything is ended, and the engine's state stays where it is. What the Conductor does with it is not known here.
+    A Conductor that ends by itself with status 0, or because it was asked to, ends everything; so does the first one
+    when it gives up before it is ready: it has said why. Any other death is followed by the next Conductor, after a
+    back-off; a crash loop is parked: everything is ended, and the engine's state stays where it is. What the Conductor
+    does with it is not known here.
     """
 
     def __init__(
@@ -208,13 +209,21 @@ class DaemonKeeper(Keeper):
         self.leader.enter(SERVING, now)
         if not self._been_ready:
             self._been_ready = True
-            if self._log is not None:
-                self._log.open()
+            self._open_folder()
         else:
             self._note(f"Conductor {self.leader.child.pid} serves, the {self.restarts + 1}th")
         self._ready.tell("ready", text)
         if self.policy.spare and self.spare is None and not self.stopping:
             self._spare_at = self._spare_at or now
+
+    def _open_folder(self) -> None:
+        """The engine's folder is its own from here on: an earlier life's may have been taken away in the meantime."""
+        if self._directory is not None:
+            self._log.open()
+            try:
+                os.unlink(os.path.join(self._directory, PARKED_FILE))
+            except OSError:
+                pass  # as a rule it was not there
 
     def resume(self, message: dict[str, Any]) -> None:
         self.leader.deaths_told = True
@@ -267,7 +276,8 @@ class DaemonKeeper(Keeper):
             if leader.line is line:
                 leader.line = None
                 if leader.child.due is None:
-                    leader.child.due = time.monotonic() + CONDUCTOR_GRACE_S
+                    grace_s = CONDUCTOR_GRACE_S if self.stopping else self.policy.hang_s or CONDUCTOR_GRACE_S
+                    leader.child.due = time.monotonic() + grace_s
         if line is self.line:
             self.line = None
 
@@ -288,7 +298,8 @@ class DaemonKeeper(Keeper):
         self.leader = self.line = leader.line = None
         code = leader.child.process.returncode
         words = leader.child.output.last_words()
-        if self.stopping or self._terminating or code == 0 or not self._been_ready:
+        gave_up = code > 0 and not self._been_ready
+        if self.stopping or self._terminating or code == 0 or gave_up:
             self._ready.tell("error", words[-3000:] or f"the Conductor ended with status {code}")
             self.stop(grace_s=0.5)
             return
@@ -308,12 +319,13 @@ class DaemonKeeper(Keeper):
 
     def _park(self, why: str) -> None:
         self.parked = why
+        self._ready.tell("error", why)
         name = self._argv[self._argv.index("--name") + 1] if "--name" in self._argv else ""
         self._note(
             f"parked: {why}\n[keeper] every process is ended, the engine's state stays where it is; "
             f"to go on from it: symphonyctl -n {name} up --recover"
         )
-        if self._directory:
+        if self._directory and self._been_ready:
             try:
                 with open(os.path.join(self._directory, PARKED_FILE), "w", encoding="utf-8") as file:
                     file.write(why)

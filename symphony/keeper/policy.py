@@ -55,7 +55,7 @@ class Deaths:
             self._found.popleft()
         stillborn = sum(not served for _, served in self._found)
         if stillborn > policy.stillborn:
-            return f"{stillborn} Conductors in {policy.window_s:g} s died before they were ready"
+            return f"Conductors that died before they were ready, in {policy.window_s:g} s: {stillborn}"
         if len(self._found) >= policy.deaths:
-            return f"{len(self._found)} Conductors died in {policy.window_s:g} s"
+            return f"Conductors that died in {policy.window_s:g} s: {len(self._found)}"
         return ""

@@ -112,25 +112,32 @@ class Keeper:
         return self.stopping and not self.children
 
     def _after_turn(self) -> None:
-        """Deaths are told before anything is done about one of them: a walk of /proc takes its time."""
+        """Deaths are told before anything is done about one of them: a walk of /proc takes milliseconds, so that there
+        is one a turn, and what happened meanwhile comes before the next."""
         if self._asked_to_end:
             self._asked_to_end = False
             self.terminated()
-        dead = [child for child in self.children.values() if child.reap()]
-        for child in dead:
+        for child in [child for child in self.children.values() if child.reap()]:
             self._report(child)
         self.tick(time.monotonic())
-        now = time.monotonic()
-        for child in list(self.children.values()):
-            if child.status is not None:
-                self._clear_away(child)
-            elif child.due is not None and child.due <= now:
-                child.kill_tree()
+        self._walk()
         self._reap_orphans()
         if self.reaper.waiting:
             self.reaper.flush()
         for line in self.lines():
             self._refresh(line)
+
+    def _walk(self) -> None:
+        """End a tree whose time has come, and have the loop come back at once for the others."""
+        now = time.monotonic()
+        ripe = [child for child in self.children.values() if child.is_ripe(now)]
+        for child in ripe[1:]:
+            child.due = now
+        for child in ripe[:1]:
+            if child.kill_tree():
+                self._report(child)
+                self._unwatch_child(child)
+                del self.children[child.token]
 
     def tick(self, now: float) -> None:
         """What a kind of Keeper does by the clock."""
@@ -396,15 +403,6 @@ class Keeper:
         self.unwatch(child.pidfd)
         child.output.drain()
         self.on_end(child)
-
-    def _clear_away(self, child: Child) -> None:
-        """End what a dead process left, at most once in a while, until nothing is left."""
-        self._report(child)
-        if child.state == "killing" and child.due > time.monotonic():
-            return
-        if child.kill_tree():
-            self._unwatch_child(child)
-            del self.children[child.token]
 
     def on_end(self, child: Child) -> None:
         record = self.records[child.token]

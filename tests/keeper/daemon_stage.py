@@ -17,6 +17,14 @@ from tests.keeper.conftest import DEADLINE_S, await_dead
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def inode(fd):
+    return os.fstat(fd).st_ino
+
+
+def by_token(told):
+    return {each["token"]: each for each in told}
+
+
 class Actor:
     """One Conductor, or spare, at the test's end."""
 

@@ -25,6 +25,7 @@ class StandIn:
         self.boss.connect(os.environ["STANDIN_BOSS"])
         self.heard = []
         self.deaf = False
+        self.pings = 0
         self.ends = []
 
     def tell(self, **words):
@@ -48,6 +49,7 @@ class StandIn:
         for message in self.link.receive():
             if message["op"] == "ping":
                 self.link.pong(message["n"])
+                self.pings += 1
             else:
                 self.heard.append(message)
 
@@ -78,6 +80,12 @@ class StandIn:
             argv = [sys.executable, "-S", "-c", CHILD]
             deposit = dict(zip(names, fds, strict=True)) | {"control": ours.fileno()}
             self.link.spawn(token, argv, None, None, None, f"child{token}", theirs.fileno(), deposit)
+
+    def do_spawn_nothing(self, fds, token):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            deposit = {"control": ours.fileno()}
+            self.link.spawn(token, ["/no/such/program"], None, None, None, "x", theirs.fileno(), deposit)
 
     def do_deposit(self, fds, token, names):
         self.link.deposit(token, dict(zip(names, fds, strict=True)))
@@ -127,6 +135,12 @@ class StandIn:
                     return message
             if not select.select([self.link], [], [], 20)[0]:
                 return None
+            self.listen()
+
+    def do_await_pings(self, fds, count):
+        """Answer so many of them."""
+        count += self.pings
+        while self.pings < count and select.select([self.link], [], [], 20)[0]:
             self.listen()
 
     def do_status(self, fds):
