@@ -114,7 +114,8 @@ class KeeperLink:
         return self._process.pid if self._process is not None else os.getppid()
 
     def fileno(self) -> int:
-        """Readable when `receive` has something; for poll and epoll. -1 once the Keeper is gone."""
+        """Readable when something new has come; for poll and epoll. Call `receive` before waiting for it: sending and
+        `resume` collect messages, too. -1 once the Keeper is gone."""
         return self._connection.fileno()
 
     def spawn(
@@ -155,7 +156,8 @@ class KeeperLink:
 
     def resume(self, timeout: float = 10.0) -> list[Inherited]:
         """Take over from a Conductor that died: everything the Keeper holds, with new duplicates. From here on deaths
-        are told by `died`; those before are in the answer (alive=False). May be called again.
+        are told by `died`; those before are in the answer (alive=False). May be called again. Other messages that came
+        meanwhile are `receive`'s: call it once after this, since nothing is readable for them any more.
 
         Raises KeeperGone, KeeperError when the Keeper does not answer in time or this process is out of
         descriptors; nothing is left open then."""
@@ -168,50 +170,51 @@ class KeeperLink:
         except BaseException:
             for each in found.values():
                 each.close()
+            for message in list(self._pending):
+                _close_descriptors(message)
             raise
         return list(found.values())
 
     def _inherit(self, found: dict[int, Inherited], deadline: float) -> None:
-        while True:
-            for message in self._take_pending():
-                operation, current = message["op"], message.get("n") == self._asked
-                if operation == "inherit" and current:
-                    _add(found, message)
-                elif operation == "inherited" and current:
-                    self.restarts, self.last_restart_ns = message["restarts"], message["last_ns"]
-                    self.last_death = message["last_death"]
-                    if len(found) != message["count"]:
-                        raise KeeperError(f"the Keeper told of {len(found)} tokens of {message['count']}")
-                    return
-                else:
-                    self._keep(message)
-            left = deadline - time.monotonic()
-            if self.gone:
-                raise KeeperGone("the Keeper went while it handed over")
-            if left <= 0:
-                raise KeeperError(f"the Keeper has told of {len(found)} tokens and does not go on")
-            self._await(left)
-            self._collect()
+        others: list[dict[str, Any]] = []
+        try:
+            while not self._inherit_some(found, others):
+                left = deadline - time.monotonic()
+                if self.gone:
+                    raise KeeperGone("the Keeper went while it handed over")
+                if left <= 0:
+                    raise KeeperError(f"the Keeper has told of {len(found)} tokens and does not go on")
+                self._await(left)
+                self._collect()
+        finally:
+            with self._lock:
+                self._pending.extendleft(reversed(others))
+
+    def _inherit_some(self, found: dict[int, Inherited], others: list[dict[str, Any]]) -> bool:
+        """Take what has come of the answer out of what has come; whether that was all of it."""
+        while self._pending:
+            message = self._pending.popleft()
+            if message["op"] not in ("inherit", "inherited"):
+                others.append(message)
+            elif message["n"] != self._asked:
+                _close_descriptors(message)  # of an answer that nobody waits for any more
+            elif message["op"] == "inherit":
+                _add(found, message)
+            else:
+                self.restarts, self.last_restart_ns = message["restarts"], message["last_ns"]
+                self.last_death = message["last_death"]
+                if len(found) != message["count"]:
+                    raise KeeperError(f"the Keeper told of {len(found)} tokens of {message['count']}")
+                return True
+        return False
 
     def _await(self, seconds: float, what: int = select.POLLIN) -> None:
-        """Until the socket is readable (or whatever is asked), or so many seconds have passed."""
+        """Until the socket is readable (or whatever is asked), or so many seconds have passed. Not for what has been
+        collected already."""
         poller = select.poll()
-        if not self.gone:
+        if not self.gone and not (what == select.POLLIN and self._pending):
             poller.register(self._connection, what)
             poller.poll(max(0.0, seconds) * 1000)
-
-    def _take_pending(self) -> list[dict[str, Any]]:
-        with self._lock:
-            messages = list(self._pending)
-            self._pending.clear()
-        return messages
-
-    def _keep(self, message: dict[str, Any]) -> None:
-        """Put back a message that is for `receive`; descriptors of an answer that nobody waits for are closed."""
-        for fd in message.pop("descriptors", {}).values():
-            os.close(fd)
-        if message["op"] not in ("inherit", "inherited"):
-            self._pending.append(message)
 
     def stand_by(self) -> bool:
         """Be the spare: say that all is loaded, and wait. True: this process is to take over now (`resume`). False:
@@ -257,10 +260,11 @@ class KeeperLink:
         """All messages that have come; never blocks. When the Keeper is gone the last one is {"op": "gone"}, once."""
         self._receiver = threading.get_ident()
         self._collect()
-        messages = self._take_pending()
+        with self._lock:
+            messages = list(self._pending)
+            self._pending.clear()
         for message in messages:
-            for fd in message.pop("descriptors", {}).values():
-                os.close(fd)
+            _close_descriptors(message)
         return messages
 
     def stop(self, timeout: float = 10.0, grace_s: float = 2.0) -> list[dict[str, Any]]:
@@ -361,8 +365,7 @@ class KeeperLink:
                     self._lose()
                     return
                 message, fds = received
-                message["descriptors"] = _named(message, fds)
-                self._pending.append(message)
+                self._pending.append(_with_descriptors(message, fds))
 
     def _lose(self) -> None:
         with self._lock:
@@ -372,11 +375,17 @@ class KeeperLink:
                 self._pending.append({"op": "gone"})
 
 
-def _named(message: dict[str, Any], fds: list[int]) -> dict[str, int]:
+def _with_descriptors(message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    """Put the descriptors that came with an `inherit` into it by their names; nothing else brings any."""
     names = message.get("names") or [] if message.get("op") == "inherit" else []
     for fd in fds[len(names) :]:
         os.close(fd)
-    return dict(zip(names, fds, strict=False))
+    return message | {"fds": dict(zip(names, fds, strict=False))} if names else message
+
+
+def _close_descriptors(message: dict[str, Any]) -> None:
+    for fd in message.pop("fds", {}).values():
+        os.close(fd)
 
 
 def _add(found: dict[int, Inherited], message: dict[str, Any]) -> None:
@@ -384,4 +393,4 @@ def _add(found: dict[int, Inherited], message: dict[str, Any]) -> None:
     known = found.get(message["token"])
     facts = {key: message[key] for key in ("token", "name", "pid", "start", "alive", "status", "signal", "last_words")}
     descriptors = known.descriptors if known else {}
-    found[message["token"]] = Inherited(**facts, descriptors=descriptors | message.pop("descriptors"))
+    found[message["token"]] = Inherited(**facts, descriptors=descriptors | message.pop("fds", {}))

@@ -36,6 +36,7 @@ class Stage:
     def await_message(self, op, token=None):
         deadline = time.monotonic() + DEADLINE_S
         while True:
+            self.messages += self.link.receive()
             for message in self.messages:
                 if message["op"] == op and (token is None or message.get("token") == token):
                     self.messages.remove(message)
@@ -44,7 +45,6 @@ class Stage:
             assert left > 0, f"no {op} for {token}; have {self.messages}"
             if not self.link.gone:
                 select.select([self.link], [], [], left)
-            self.messages += self.link.receive()
 
     def close(self):
         for end in self.ends.values():
@@ -99,16 +99,41 @@ def daemon(tmp_path):
         stage.close()
 
 
-@contextlib.contextmanager
-def pipe_ends():
-    """A pipe's two ends, closed afterwards as far as the test has not done so itself."""
-    ends = os.pipe2(os.O_CLOEXEC)
-    try:
-        yield ends
-    finally:
-        for fd in ends:
-            with contextlib.suppress(OSError):
+class Pipe:
+    """A pipe that is closed afterwards, as far as the test has not done so itself."""
+
+    def __init__(self):
+        self.reader, self.writer = os.pipe2(os.O_CLOEXEC)
+
+    def close_writer(self):
+        os.close(self.writer)
+        self.writer = -1
+
+    def is_closed(self):
+        """Whether it came to its end: nobody holds a writing end any more."""
+        poller = select.poll()
+        poller.register(self.reader, 0)
+        return bool(poller.poll(DEADLINE_S * 1000))
+
+    def is_held(self):
+        """Whether somebody holds a writing end."""
+        poller = select.poll()
+        poller.register(self.reader, 0)
+        return not poller.poll(0)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for fd in (self.reader, self.writer):
+            if fd >= 0:
                 os.close(fd)
+
+
+@pytest.fixture
+def pipe():
+    with Pipe() as made:
+        yield made
 
 
 def same_file(one, other):
