@@ -433,6 +433,14 @@ static int wait_once(side_t *side, int64_t length, int64_t spin_ns, int64_t time
     return sym_ring_wait_space_spsc(&side->producer, (uint32_t)length, side->own_sleeping, side->own_bell, spin_ns, timeout_ns);
 }
 
+static int check_alone(side_t *side, const char *what)
+{
+    if (!side->waiting)
+        return 1;
+    PyErr_Format(side->door->ring_error, "%s: another thread waits in this side of the ring already", what);
+    return 0;
+}
+
 static int park(side_t *side, int64_t length, int64_t timeout_ns)
 {
     int answer;
@@ -444,13 +452,14 @@ static int park(side_t *side, int64_t length, int64_t timeout_ns)
     return answer;
 }
 
-/* Waits for records (length < 0) or for room. 1 there is, 0 timed out, -1 with an exception set. */
+/* Waits for records (length < 0) or for room. 1 there is, 0 timed out, -1 with an exception set.
+ *
+ * A signal's handler runs between two parks, and may do anything, as may another thread while it runs: receive what
+ * there was, wait here itself, or close this side, whose memory is gone then. All of it is looked at again. */
 static int wait_side(side_t *side, int64_t length, int64_t timeout_ns, const char *what)
 {
-    if (side->waiting) {
-        PyErr_Format(side->door->ring_error, "%s: another thread waits in this side of the ring already", what);
+    if (!check_alone(side, what))
         return -1;
-    }
     int64_t start = sym_now_ns();
     int64_t spin = timeout_ns == FOREVER || timeout_ns > SPIN_NS ? SPIN_NS : timeout_ns;
     int answer = wait_once(side, length, spin, spin);
@@ -459,7 +468,7 @@ static int wait_side(side_t *side, int64_t length, int64_t timeout_ns, const cha
         if (left <= 0)
             return 0;
         answer = park(side, length, left < SLICE_NS ? left : SLICE_NS);
-        if (PyErr_CheckSignals() < 0)
+        if (PyErr_CheckSignals() < 0 || !check_open(side, what) || (answer == 0 && !check_alone(side, what)))
             return -1;
     }
     return answer > 0 ? 1 : set_error(side, answer, what);
@@ -521,18 +530,19 @@ static void *claim(side_t *side, uint32_t kind, Py_ssize_t length, int64_t timeo
     return payload;
 }
 
-static int stage(side_t *side, PyObject *object, uint32_t kind, int64_t timeout_ns, Py_ssize_t sent)
+/* Taking the buffer and giving it back may run Python, also our close(). */
+static int stage(side_t *side, PyObject *object, uint32_t kind, int64_t timeout_ns, Py_ssize_t sent, const char *what)
 {
     Py_buffer buffer;
     if (PyObject_GetBuffer(object, &buffer, PyBUF_SIMPLE) < 0)
         return -1;
-    void *payload = claim(side, kind, buffer.len, timeout_ns, sent);
+    void *payload = check_open(side, what) ? claim(side, kind, buffer.len, timeout_ns, sent) : NULL;
     if (payload) {
         memcpy(payload, buffer.buf, (size_t)buffer.len);
         sym_ring_stage_spsc(&side->producer);
     }
     PyBuffer_Release(&buffer);
-    return payload ? 0 : -1;
+    return payload && check_open(side, what) ? 0 : -1;
 }
 
 static int parse_send(PyObject *const *args, Py_ssize_t n, PyObject *keywords, const char *const *names, PyObject **object,
@@ -570,9 +580,9 @@ static PyObject *sender_send(PyObject *self, PyObject *const *args, Py_ssize_t n
     PyObject *object;
     uint32_t kind;
     int64_t timeout_ns;
-    if (!check_open(side, "send") || !parse_send(args, n, keywords, names, &object, &kind, &timeout_ns))
+    if (!parse_send(args, n, keywords, names, &object, &kind, &timeout_ns))
         return NULL;
-    if (stage(side, object, kind, timeout_ns, 0) < 0)
+    if (stage(side, object, kind, timeout_ns, 0, "send") < 0)
         return NULL;
     show_staged(side);
     Py_RETURN_NONE;
@@ -591,7 +601,7 @@ static PyObject *sender_send_many(PyObject *self, PyObject *const *args, Py_ssiz
     PyObject *object, *item;
     uint32_t kind;
     int64_t timeout_ns;
-    if (!check_open(side, "send_many") || !parse_send(args, n, keywords, names, &object, &kind, &timeout_ns))
+    if (!parse_send(args, n, keywords, names, &object, &kind, &timeout_ns) || !check_open(side, "send_many"))
         return NULL;
     PyObject *iterator = PyObject_GetIter(object);
     if (iterator == NULL)
@@ -599,7 +609,7 @@ static PyObject *sender_send_many(PyObject *self, PyObject *const *args, Py_ssiz
     Py_ssize_t sent = 0;
     /* The iterator may run any Python, also our close(). */
     while ((item = PyIter_Next(iterator)) != NULL) {
-        int failed = !check_open(side, "send_many") || stage(side, item, kind, timeout_ns, sent) < 0;
+        int failed = stage(side, item, kind, timeout_ns, sent, "send_many") < 0;
         Py_DECREF(item);
         if (failed)
             break;
@@ -686,10 +696,13 @@ static int no_views(side_t *side, const char *what)
     return 0;
 }
 
-/* Polls, waiting for the first record. How many, 0 timed out, -1 with an exception set. */
-static int poll_side(side_t *side, sym_view_t *views, int n, int64_t timeout_ns, const char *what)
+/* Polls, waiting for the first record. How many, 0 timed out, -1 with an exception set. `alone`: not while views are
+ * in use, also such as came while it waited. */
+static int poll_side(side_t *side, sym_view_t *views, int n, int64_t timeout_ns, int alone, const char *what)
 {
     for (;;) {
+        if (alone && !no_views(side, what))
+            return -1;
         int count = sym_ring_poll_spsc(&side->consumer, views, n);
         if (count > 0)
             return count;
@@ -725,14 +738,14 @@ static PyObject *receiver_receive(PyObject *self, PyObject *const *args, Py_ssiz
     side_t *side = (side_t *)self;
     sym_view_t view;
     int64_t timeout_ns;
-    if (!check_open(side, "receive") || !no_views(side, "receive") || !parse_timeout(args, n, keywords, &timeout_ns))
+    if (!parse_timeout(args, n, keywords, &timeout_ns) || !check_open(side, "receive"))
         return NULL;
-    int count = poll_side(side, &view, 1, timeout_ns, "receive");
+    int count = poll_side(side, &view, 1, timeout_ns, 1, "receive");
     if (count <= 0)
         return count == 0 ? refuse_wait(side, "receive") : NULL;
     PyObject *bytes = PyBytes_FromStringAndSize((const char *)(uintptr_t)view.address, view.length);
     if (bytes == NULL) {
-        sym_ring_rewind_spsc(&side->consumer);
+        side->consumer.read = view.position;
         return NULL;
     }
     side->kind = view.kind;
@@ -750,9 +763,9 @@ static PyObject *receiver_receive_view(PyObject *self, PyObject *const *args, Py
     side_t *side = (side_t *)self;
     sym_view_t record;
     int64_t timeout_ns;
-    if (!check_open(side, "receive_view") || !parse_timeout(args, n, keywords, &timeout_ns))
+    if (!parse_timeout(args, n, keywords, &timeout_ns) || !check_open(side, "receive_view"))
         return NULL;
-    int count = poll_side(side, &record, 1, timeout_ns, "receive_view");
+    int count = poll_side(side, &record, 1, timeout_ns, 0, "receive_view");
     if (count <= 0)
         return count == 0 ? refuse_wait(side, "receive_view") : NULL;
     view_t *view = PyObject_New(view_t, (PyTypeObject *)side->door->view_type);
@@ -765,7 +778,10 @@ static PyObject *receiver_receive_view(PyObject *self, PyObject *const *args, Py
     view->payload = (const void *)(uintptr_t)record.address;
     view->length = record.length;
     side->kind = record.kind;
+    /* Making it may collect garbage, whose finalizers may close this side: it counts as looked into from here on. */
+    side->exports++;
     PyObject *memory = PyMemoryView_FromObject((PyObject *)view);
+    side->exports--;
     Py_DECREF(view);
     return memory;
 }
@@ -810,29 +826,38 @@ static PyObject *receiver_receive_many(PyObject *self, PyObject *const *args, Py
     side_t *side = (side_t *)self;
     sym_view_t views[VIEWS_AT_ONCE];
     PyObject *out[2];
-    if (!check_open(side, "receive_many") || !no_views(side, "receive_many") || !take(args, n, keywords, names, 2, out))
+    if (!take(args, n, keywords, names, 2, out))
         return NULL;
     int64_t most = out[0] ? PyLong_AsLongLong(out[0]) : VIEWS_AT_ONCE, timeout_ns = timeout_of(out[1]);
     if (PyErr_Occurred())
         return NULL;
     PyObject *list = PyList_New(0);
+    if (list && !check_open(side, "receive_many"))
+        Py_CLEAR(list);
+    if (list == NULL)
+        return NULL;
     int64_t total = 0;
+    uint64_t first = 0;
     while (list && total < most) {
         int want = most - total < VIEWS_AT_ONCE ? (int)(most - total) : VIEWS_AT_ONCE;
         int count = total ? sym_ring_poll_spsc(&side->consumer, views, want)
-                          : poll_side(side, views, want, timeout_ns, "receive_many");
-        if (count < 0 && total == 0)
-            Py_CLEAR(list);
+                          : poll_side(side, views, want, timeout_ns, 1, "receive_many");
+        if (count < 0 && total == 0) {
+            Py_DECREF(list);
+            return NULL;
+        }
         /* Damage after good records is told by the next call: these are delivered first. */
         if (count <= 0)
             break;
+        if (total == 0)
+            first = views[0].position;
         if (append_records(list, views, count) < 0)
             Py_CLEAR(list);
         side->kind = views[count - 1].kind;
         total += count;
     }
     if (list == NULL)
-        sym_ring_rewind_spsc(&side->consumer);
+        side->consumer.read = first;
     else if (total)
         release_to(side, side->consumer.read);
     return list;

@@ -357,6 +357,121 @@ def test_other_threads_run_while_one_waits_and_a_second_waiter_is_refused(duplex
     assert got == [b"for the first"]
 
 
+@pytest.fixture
+def alarm():
+    """Call something from a signal's handler, in this thread, while it waits."""
+    before = signal.getsignal(signal.SIGALRM)
+
+    def begin(handler, seconds=0.05):
+        signal.signal(signal.SIGALRM, lambda *_: handler())
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    yield begin
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("call", ["receive", "receive_view", "receive_many"])
+def test_a_handler_may_close_the_side_that_its_thread_waits_in(duplex, alarm, call):
+    """The memory is gone then: nothing of it is looked at again."""
+    receiver = duplex.receiver("there")
+    alarm(receiver.close)
+    with pytest.raises(RingClosed, match=call):
+        getattr(receiver, call)(*((4, DEADLINE_S) if call == "receive_many" else (DEADLINE_S,)))
+
+
+@pytest.mark.parametrize("call", ["send", "send_many"])
+def test_a_handler_may_close_the_side_that_waits_for_room(duplex, alarm, call):
+    sender, receiver = duplex.sender("there"), duplex.receiver("there")
+    with pytest.raises(RingFull):
+        while True:
+            sender.send(bytes(500), timeout=0)
+    alarm(sender.close)
+    with pytest.raises(RingClosed):
+        getattr(sender, call)(bytes(500) if call == "send" else [bytes(500)], timeout=DEADLINE_S)
+    assert len(receiver.receive_many(99, 0)) > 1
+
+
+def test_a_handler_that_closes_a_ring_does_not_take_the_process_with_it():
+    """As a whole, since the ring unmaps the memory that its sides let go of."""
+    program = (
+        "import signal\nfrom symphony.ring import Ring\nfrom symphony.model.errors import RingClosed\n"
+        "ring = Ring.create('closed-by-a-handler', 4096)\n"
+        "signal.signal(signal.SIGALRM, lambda *_: ring.close())\nsignal.setitimer(signal.ITIMER_REAL, 0.2)\n"
+        f"try:\n    ring.receive({DEADLINE_S})\nexcept RingClosed:\n    print('closed')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=2 * DEADLINE_S)
+    assert (done.returncode, done.stdout) == (0, "closed\n"), done.stderr
+
+
+def test_a_handler_that_receives_leaves_the_wait_going(duplex, alarm):
+    sender, receiver = duplex.sender("there"), duplex.receiver("there")
+    got = []
+
+    def handle():
+        sender.send_many([b"for the handler", b"for who waits"])
+        got.append(receiver.receive(0))
+
+    alarm(handle)
+    assert receiver.receive(DEADLINE_S) == b"for who waits" and got == [b"for the handler"]
+
+
+def test_views_that_come_while_it_waits_are_not_written_over(duplex, alarm):
+    sender, receiver = duplex.sender("there"), duplex.receiver("there")
+    views = []
+
+    def handle():
+        sender.send_many([b"looked at", b"next"])
+        views.append(receiver.receive_view(0))
+
+    alarm(handle)
+    with pytest.raises(BufferError):
+        receiver.receive(DEADLINE_S)
+    with pytest.raises(BufferError):
+        receiver.receive_many(4, DEADLINE_S)
+    assert views.pop() == b"looked at"
+    assert receiver.receive_many(4, 0) == [b"next"]
+
+
+class Closing:
+    """A number that closes a side when it is looked at."""
+
+    def __init__(self, side):
+        self.side = side
+
+    def __float__(self):
+        self.side.close()
+        return 0.0
+
+
+def test_an_argument_that_closes_the_side_finds_it_closed(duplex):
+    sender, receiver = duplex.sender("there"), duplex.receiver("there")
+    sender.send(b"one")
+    with pytest.raises(RingClosed):
+        receiver.receive(Closing(receiver))
+    with pytest.raises(RingClosed):
+        sender.send(b"two", timeout=Closing(sender))
+    sender, receiver = duplex.sender("back"), duplex.receiver("back")
+    with pytest.raises(RingClosed):
+        receiver.receive_many(2, Closing(receiver))
+    with pytest.raises(RingClosed):
+        sender.send_many([b"two"], timeout=Closing(sender))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="no Python runs when a buffer is taken")
+def test_a_buffer_that_closes_the_side_when_it_is_taken_is_not_sent(duplex):
+    class Buffer:
+        def __buffer__(self, flags):
+            sender.close()
+            return memoryview(b"bytes")
+
+    sender, receiver = duplex.sender("there"), duplex.receiver("there")
+    with pytest.raises(RingClosed):
+        sender.send(Buffer())
+    with pytest.raises(RingClosed):
+        receiver.receive(0)
+
+
 def address_of(name):
     return int(ffi.cast("intptr_t", ffi.addressof(lib, name)))
 
