@@ -105,13 +105,16 @@ static void *raise_corrupt(const char *what)
 
 /* ---- waiting ---- */
 
-typedef int (*question_t)(channel_t *self, uint64_t bytes);
+/* `about`: bytes that are needed, or the position behind which something is awaited. */
+typedef int (*question_t)(channel_t *self, uint64_t about);
 
-static int has_records(channel_t *self, uint64_t bytes)
+/* Whether anything has come behind `position`, up to which everything was taken. Not behind what was polled: while this
+ * thread waits without the interpreter's lock, another one's cancelled() may poll the record ahead, for which no bell
+ * was due. It would lie there, seen by nobody, for the whole of the wait. */
+static int has_records(channel_t *self, uint64_t position)
 {
-    (void)bytes;
     /* SYNC: sleeper. Loaded after the exchange of our own flag. */
-    return sym_load_seq_cst_u64(&self->dispatches.producer->tail) != self->dispatches.read;
+    return sym_load_seq_cst_u64(&self->dispatches.producer->tail) != position;
 }
 
 static int has_room(channel_t *self, uint64_t bytes)
@@ -135,11 +138,11 @@ static int has_arena(channel_t *self, uint64_t bytes)
     return used > self->arena_size || bytes <= self->arena_size - used;
 }
 
-static int spin(channel_t *self, question_t ask, uint64_t bytes, int64_t until_ns)
+static int spin(channel_t *self, question_t ask, uint64_t about, int64_t until_ns)
 {
     do {
         for (int turn = 0; turn < 16; turn++) {
-            if (ask(self, bytes))
+            if (ask(self, about))
                 return 1;
             sym_spin_hint();
         }
@@ -149,21 +152,21 @@ static int spin(channel_t *self, question_t ask, uint64_t bytes, int64_t until_n
 
 /* Spins, then sleeps at most once. 1: the answer is yes; 0: look again, the time may be up. Holds the interpreter's
  * lock at entry and exit only. `sleeping` has one waiter: the channel's flag next(), the ring's whoever holds `lock`. */
-static int await(channel_t *self, question_t ask, uint64_t bytes, uint32_t *sleeping, int64_t timeout_ns)
+static int await(channel_t *self, question_t ask, uint64_t about, uint32_t *sleeping, int64_t timeout_ns)
 {
-    if (ask(self, bytes))
+    if (ask(self, about))
         return 1;
     PyThreadState *state = PyEval_SaveThread();
     int64_t spin_ns = timeout_ns < SPIN_NS ? timeout_ns : SPIN_NS;
-    int answer = spin(self, ask, bytes, sym_now_ns() + spin_ns);
+    int answer = spin(self, ask, about, sym_now_ns() + spin_ns);
     if (!answer && timeout_ns > spin_ns) {
         uint32_t seen = sym_load_acquire_u32(&self->out->bell);
         /* SYNC: sleeper. Our flag by an exchange before the other side's word: a release store would lose wake-ups. */
         sym_exchange_u32(sleeping, 1);
-        answer = ask(self, bytes);
+        answer = ask(self, about);
         if (!answer) {
             sym_bell_wait(&self->out->bell, seen, timeout_ns - spin_ns);
-            answer = ask(self, bytes);
+            answer = ask(self, about);
         }
         sym_exchange_u32(sleeping, 0);
     }
@@ -576,7 +579,7 @@ static PyObject *channel_next(PyObject *object, PyObject *argument)
                 }
                 if (now >= deadline_ns)
                     Py_RETURN_NONE;
-                await(self, has_records, 0, &self->in->sleeping, deadline_ns - now);
+                await(self, has_records, self->dispatches.read, &self->in->sleeping, deadline_ns - now);
                 if (PyErr_CheckSignals() < 0)
                     return NULL;
                 continue;
