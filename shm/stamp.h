@@ -25,7 +25,8 @@ typedef struct {
     uint64_t keeper_start;      /* w:conductor r:any | of the engine's Keeper, in the state segment: while it lives the engine does, Conductor or not */
     uint32_t keeper_pid;        /* w:conductor r:any | 0: none */
     uint32_t stays;             /* w:conductor r:any | 1: after a crash it is gone on from; other engines' starts leave it alone */
-    uint8_t pad0[120];
+    uint64_t pid_namespace;     /* w:maker r:any | inode number of the owner's and its Keeper's: a pid of another one is not to be judged; 0: not told */
+    uint8_t pad0[112];
 } sym_stamp_t;
 
 typedef struct {

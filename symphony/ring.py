@@ -228,6 +228,11 @@ def _sweep(registry: Registry, name: str) -> None:
         try:
             with Segment.attach(found, writable=True, registry=registry) as segment:
                 stamp = ffi.cast("sym_stamp_t *", segment.address_of_stamp("magic"))
+                if stamp.pid_namespace not in (0, os.stat("/proc/self/ns/pid").st_ino):
+                    raise SegmentExists(
+                        f"ring {name!r} exists; its maker is of another pid namespace, such as another container: "
+                        f"whether it lives cannot be told from here. If it does not, remove /dev/shm{found}"
+                    )
                 if lib.sym_process_start(stamp.owner_pid) == stamp.owner_start:
                     raise SegmentExists(
                         f"ring {name!r} exists; process {stamp.owner_pid} made it. Ring.attach takes part in it"

@@ -27,7 +27,8 @@ def segments() -> set[str]:
 
 
 def _strangers(entry: os.DirEntry, family: set[int]) -> bool:
-    """Whether the segment's stamp names a living owner that is not of this run. Half-made ones count as ours."""
+    """Whether the segment's stamp names a living owner that is not of this run, or one in another container, of whom
+    nothing can be told. Half-made ones count as ours."""
     from symphony.native import ffi, lib
 
     try:
@@ -38,6 +39,8 @@ def _strangers(entry: os.DirEntry, family: set[int]) -> bool:
     if len(data) < ffi.sizeof("sym_stamp_t"):
         return False
     stamp = ffi.from_buffer("sym_stamp_t *", data)
+    if stamp.pid_namespace not in (0, os.stat("/proc/self/ns/pid").st_ino):
+        return True
     alive = stamp.owner_pid and lib.sym_process_start(stamp.owner_pid) == stamp.owner_start
     return bool(alive and stamp.owner_pid not in family)
 

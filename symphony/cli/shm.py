@@ -47,7 +47,7 @@ def ls(settings: Settings) -> None:
         ("size", lambda s: show.size(s["size_bytes"])),
         ("memory", lambda s: show.size(s["allocated_bytes"])),
         ("owner", "owner_pid"),
-        ("alive", lambda s: "yes" if s["alive"] else "no"),
+        ("alive", lambda s: "?" if s["alive"] is None else "yes" if s["alive"] else "no"),
         ("state", "state"),
         ("gen", "generation"),
         ("age", lambda s: _span(s["age_s"])),
@@ -172,7 +172,8 @@ def _show_segment(settings: Settings, view: Any) -> None:
 def _tell_segment(item: dict[str, Any]) -> None:
     stamp = item["stamp"]
     fingerprint = None if stamp["fingerprint"] is None else f"{stamp['fingerprint']:016x}"
-    owner = f"{item['owner_pid']} ({'alive' if item['alive'] else 'gone'})"
+    known = {True: "alive", False: "gone", None: "of another pid namespace"}
+    owner = f"{item['owner_pid']} ({known[item['alive']]})"
     show.facts(
         [
             ("segment", item["segment"]),

@@ -5,6 +5,7 @@ layout's text; with it everything is decoded, the stamp and the directory too. N
 stands in a segment: what does not fit is a problem in words, and the rest is decoded.
 """
 
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -261,11 +262,14 @@ class View:
         return sum(end - begin for begin, end in self.memory.pieces(place.offset, place.end))
 
 
-def alive(stamp: dict[str, Any]) -> bool:
-    """Whether the process that made a segment still lives: its pid, with its start time, in this boot."""
+def alive(stamp: dict[str, Any]) -> bool | None:
+    """Whether the process that made a segment still lives: its pid, with its start time, in this boot. None when it is
+    of another pid namespace, where nobody here can look."""
     pid, start = stamp.get("owner_pid"), stamp.get("owner_start")
     if not pid or not start or stamp.get("boot_id") != boot_id():
         return False
+    if stamp.get("pid_namespace") not in (None, 0, os.stat("/proc/self/ns/pid").st_ino):
+        return None
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()

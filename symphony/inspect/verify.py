@@ -22,7 +22,7 @@ Finding = tuple[str, str]
 def verify(view: View) -> dict[str, Any]:
     """All checks of one segment: {"segment", "kind", "alive", "build": "this" or "another", "ok", "checks": [{"check",
     "ok", "problems": [text, …]}]}. Another build's segment is checked by its own layout as far as that goes."""
-    living = alive(view.stamp)
+    living = alive(view.stamp) is not False  # of one that cannot be judged, what may pass is not believed either
     checks = {"stamp": _stamp, "directory": _directory, "layout": _layout, "values": _values, **_of_kind(view.kind)}
     found = {name: _found(check, view, living) for name, check in checks.items()}
     if living and any(found.values()):
@@ -34,7 +34,7 @@ def verify(view: View) -> dict[str, Any]:
     return {
         "segment": view.name,
         "kind": view.kind,
-        "alive": living,
+        "alive": alive(view.stamp),
         "build": _build(view),
         "ok": all(check["ok"] for check in told),
         "checks": told,

@@ -287,6 +287,7 @@ class Segment:
         stamp.keeper_start, stamp.keeper_pid = lib.sym_process_start(keeper_pid), keeper_pid
         stamp.stays = int(stays)
         stamp.owner_start, stamp.owner_pid = lib.sym_process_start(os.getpid()), os.getpid()
+        stamp.pid_namespace = _pid_namespace()
 
     @staticmethod
     def discard(name: str, registry: Registry) -> None:
@@ -332,6 +333,15 @@ def _boot_id() -> bytes:
             return bytes.fromhex(file.read().strip().replace("-", ""))
     except OSError:
         return bytes(16)
+
+
+def _pid_namespace() -> int:
+    """In which the owner's pid means it: /dev/shm may be shared with other containers. Not remembered, since a fork
+    after unshare is in another one; 0 where it cannot be read."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return 0
 
 
 def _plan(regions: list[Region], kind: str) -> tuple[list[tuple[Region, int]], int, bytes]:
@@ -384,6 +394,7 @@ def _write_head(
     head.abi, head.kind, head.fingerprint = constants["SYM_ABI_VERSION"], KINDS[kind], FINGERPRINT
     head.size_bytes, head.generation, head.region_count = size, generation, len(planned)
     head.owner_pid, head.owner_start = os.getpid(), lib.sym_process_start(os.getpid())
+    head.pid_namespace = _pid_namespace()
     ffi.memmove(head.boot_id, _boot_id(), 16)
     ffi.memmove(head.instance, instance.encode()[:31], len(instance.encode()[:31]))
     memory[:STAMP_BYTES] = bytes(ffi.buffer(head))

@@ -10,8 +10,10 @@ import time
 import pytest
 
 from symphony.bus.door_wire import directory_of
-from symphony.model.errors import EngineExists, UsageError, WaitTimeout
+from symphony.inspect import ls
+from symphony.model.errors import EngineExists, SegmentExists, UsageError, WaitTimeout
 from symphony.pit.stale import sweep
+from symphony.ring import Ring
 from symphony.shmem import names
 
 NAME = "sweeptest"
@@ -55,7 +57,7 @@ def make_segment(instance: str, process: sweep.Process | None, kind: str = "stat
     if process is not None:
         boot = bytes.fromhex(process.boot_id)
         head = sweep._STAMP.pack(
-            sweep._MAGIC, 1, 1, 0, 4096, 1, process.start, process.pid, 0, boot, b"", 0, 1, 0, 0, 0
+            sweep._MAGIC, 1, 1, 0, 4096, 1, process.start, process.pid, 0, boot, b"", 0, 1, 0, 0, 0, process.namespace
         )
     path.write_bytes(head.ljust(4096, b"\0"))
     return path
@@ -68,7 +70,7 @@ def test_a_state_that_stays_is_told_of_and_its_keeper_holds_it():
     path = sweep.SHM / f"symphony.{os.getuid()}.{NAME}.state.{'0' * 15}1"
     head = (sweep._MAGIC, 1, 1, 0, 4096, 1, gone.start, gone.pid, 0, bytes.fromhex(sweep.boot_id()), b"", 0, 1)
     try:
-        path.write_bytes(sweep._STAMP.pack(*head, living.start, living.pid, 1).ljust(4096, b"\0"))
+        path.write_bytes(sweep._STAMP.pack(*head, living.start, living.pid, 1, living.namespace).ljust(4096, b"\0"))
         [entry] = sweep.plan(instance=NAME).entries
         assert (entry.state, entry.recoverable) == (sweep.LIVE, True)
     finally:
@@ -175,6 +177,71 @@ def test_another_pid_namespace_is_left_alone(holder):
         sweep.claim(NAME)
     sweep._write_owners(directory_of(NAME), [identity])
     assert sweep.sweep(sweep.plan(instance=NAME)).instances == [NAME]
+
+
+def test_a_segment_of_another_pid_namespace_is_left_alone():
+    """By the stamp alone: who looks into another runtime folder finds no owner file, and the pid says nothing here."""
+    here = dead_process()
+    elsewhere = sweep.Process(here.pid, here.start, here.boot_id, here.namespace + 1)
+    foreign, own = make_segment("foreign", elsewhere), make_segment("mine", here)
+    try:
+        assert only("foreign").state == sweep.UNKNOWN
+        assert sweep.sweep(sweep.plan()).segments == ["/" + own.name]
+        with pytest.raises(EngineExists, match="another pid namespace"):
+            sweep.claim("foreign")
+        assert foreign.exists()
+    finally:
+        foreign.unlink()
+
+
+ELSEWHERE = """
+    import os, sys
+    from symphony.shmem.registry import Registry
+    from symphony.shmem.segment import Region, Segment
+    from symphony.ring import Ring
+    segment = Segment.create(Registry("elsewhere"), "elsewhere", "arena", [Region("bytes", "u8", 4096)])
+    ring = Ring.create("elsewhere", 4096)
+    print(os.getpid(), flush=True)
+    sys.stdin.readline()
+    ring.close()
+    segment.unlink()
+"""
+
+
+def test_a_living_process_of_another_pid_namespace_keeps_its_segments(tmp_path):
+    """A real one, as in a container that shares /dev/shm and has a runtime folder of its own."""
+    program = [sys.executable, "-c", textwrap.dedent(ELSEWHERE)]
+    words = ["unshare", "--pid", "--fork", "--mount-proc", *program]
+    if os.getuid():
+        words[1:1] = ["--user", "--map-current-user"]
+    environment = {**os.environ, "SYMPHONY_RUNTIME_DIR": str(tmp_path / "other")}
+    with subprocess.Popen(
+        words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        if not process.stdout.readline():
+            pytest.skip(f"no pid namespace can be made here: {process.stderr.read()}")
+        assert only("elsewhere").state == sweep.UNKNOWN
+        names_there = {item.name for item in (*only("elsewhere").segments, *only("ring.elsewhere").segments)}
+        sweep.claim(NAME).release()
+        assert not names_there & set(sweep.sweep(sweep.plan()).segments)
+        assert all((sweep.SHM / name.lstrip("/")).exists() for name in names_there)
+        [told] = ls.segments("elsewhere")
+        assert told["alive"] is None
+        with pytest.raises(SegmentExists, match="another pid namespace"):
+            _make_the_same_ring(tmp_path / "other")
+        process.communicate("end\n")
+    assert process.returncode == 0
+    assert sweep.plan(instance="elsewhere").entries == ()
+
+
+def _make_the_same_ring(base):
+    """Under the runtime folder of the ring's maker, as one that mounts it too."""
+    before = os.environ["SYMPHONY_RUNTIME_DIR"]
+    os.environ["SYMPHONY_RUNTIME_DIR"] = str(base)
+    try:
+        Ring.create("elsewhere", 4096).close()
+    finally:
+        os.environ["SYMPHONY_RUNTIME_DIR"] = before
 
 
 def test_segments_without_a_folder():

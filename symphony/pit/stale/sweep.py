@@ -36,9 +36,9 @@ YOUNG_S = 60.0
 LIVE, DEAD, UNKNOWN = "live", "dead", "unknown"
 
 _SEGMENT = re.compile(r"symphony\.(\d+)\.(.+)\.([a-z]+)\.([0-9a-f]{16})")
-_STAMP = struct.Struct("<QIIQQQQII16s32sQQQII")
+_STAMP = struct.Struct("<QIIQQQQII16s32sQQQIIQ")
 """The stamp's fields: magic, abi, kind, fingerprint, size, generation, owner's start, pid, regions, boot id, instance,
-heartbeat, state, Keeper's start, pid, stays."""
+heartbeat, state, Keeper's start, pid, stays, pid namespace."""
 _GONE = ".gone."
 """A runtime folder that is being taken away; the dot keeps it from being an engine's name."""
 _MAGIC = int.from_bytes(b"SYMPHONY", "little")
@@ -268,7 +268,7 @@ def _verdict(directory: Path | None, owners: list[Process], segments: list[Leavi
         for process in processes:
             if process.judge() == LIVE:
                 return LIVE, f"{what} process {process.pid} lives"
-    if any(process.judge() == UNKNOWN for process in owners):
+    if any(process.judge() == UNKNOWN for process in (*owners, *makers, *keepers)):
         return UNKNOWN, "its processes are of another pid namespace, such as another container"
     if owners:
         return DEAD, f"its process {owners[0].pid} is gone"
@@ -355,11 +355,11 @@ def _told_by(head: bytes) -> tuple[Process | None, Process | None, bool]:
     """Maker, Keeper and whether it stays, as a stamp tells them."""
     if len(head) < _STAMP.size:
         return None, None, False
-    magic, _, _, _, _, _, start, pid, _, boot, _, _, _, keeper_start, keeper_pid, stays = _STAMP.unpack(head)
+    magic, _, _, _, _, _, start, pid, _, boot, _, _, _, keeper_start, keeper_pid, stays, space = _STAMP.unpack(head)
     if magic != _MAGIC:
         return None, None, False
-    keeper = Process(keeper_pid, keeper_start, boot.hex()) if keeper_pid else None
-    return Process(pid, start, boot.hex()), keeper, bool(stays)
+    keeper = Process(keeper_pid, keeper_start, boot.hex(), space) if keeper_pid else None
+    return Process(pid, start, boot.hex(), space), keeper, bool(stays)
 
 
 # -- taking -----------------------------------------------------------------------------------------------
