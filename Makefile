@@ -9,7 +9,9 @@ MODEL := wordllama==0.4.0.post1 tokenizers==0.23.3
 NATIVE := $(wildcard csrc/*.c csrc/*.h shm/*.h symphony/native/door.c symphony/native/door_channel.c) symphony/native/build.py setup.py
 QUESTION ?= where is the memory order of the ring defined?
 
-.PHONY: setup build model play test test-all lint clean
+SECONDS_OF_KILLS ?= 600
+
+.PHONY: setup build model play test test-all campaign lint clean
 
 setup: .make/setup .make/build .make/model
 
@@ -45,6 +47,10 @@ test: setup
 
 test-all: setup
 	$(BIN)/python -m pytest
+
+# Kills at random under load, for as long as asked; what was lost, doubled, torn or left is counted and printed.
+campaign: setup
+	$(BIN)/python -m tools.campaign --seconds $(SECONDS_OF_KILLS)
 
 .make/lint: pyproject.toml | .make/setup
 	$(PIP) install ruff

@@ -33,16 +33,16 @@ def serve(given: argparse.Namespace, keeper: KeeperLink, stop: threading.Event) 
     """Start or take over, say so, and serve until told to stop."""
     from symphony.conductor.conductor import WINDOW, Conductor
     from symphony.conductor.door import Door
+    from symphony.conductor.warm import warm, warm_once
     from symphony.extension.discovery import discover
 
     if given.spare:
-        from symphony.conductor.warm import warm
-
         warm()
         if not keeper.stand_by():
             return
         given.resume = True
     begun = time.monotonic()
+    warm_once()
     catalogue = discover()
 
     def conductor_of(inherited: list[Any] | None) -> Conductor:

@@ -1,10 +1,14 @@
-"""Loads every kernel that a Conductor needs, without running any: what a spare does before it is wanted."""
+"""Loads every kernel that a Conductor needs, without running any.
+
+A spare does so before it is wanted, and the first start on a machine, so that a Conductor which comes back never
+compiles: those that it waits for are waiting for it.
+"""
 
 import numba
 import numpy as np
 
 from symphony.conductor import state
-from symphony.native.kernels import loading
+from symphony.native.kernels import cache_directory, loading
 from symphony.pit.dag import graph as graphs
 from symphony.pit.tables import RESOURCE, SEAT
 
@@ -12,6 +16,19 @@ with loading():
     from symphony.conductor.loop import run_loop
     from symphony.conductor.reattach import give_back_seats, resume_run, settle_run, take_up_player
     from symphony.pit.pool.machine import close_seats
+
+
+COMPLETE = "complete"
+"""A file in the cache's folder: everything below was compiled into it."""
+
+
+def warm_once() -> None:
+    """`warm`, unless this cache was completed before. Without a place for a cache there is nothing to gain."""
+    marker = cache_directory() / COMPLETE
+    if marker.exists() or not marker.parent.is_dir():
+        return
+    warm()
+    marker.touch()
 
 
 def warm() -> None:

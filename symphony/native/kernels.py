@@ -102,9 +102,7 @@ def _prune(mine: Path) -> None:
     into it just now. Another process may be doing the same: what is gone is gone."""
     lately = time.time() - KEPT_S
     with contextlib.suppress(OSError):
-        others = [
-            path for path in mine.parent.glob("kernels-*") if path != mine and path.stat().st_mtime < lately
-        ]
+        others = [path for path in mine.parent.glob("kernels-*") if path != mine and path.stat().st_mtime < lately]
         others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
         for path in others[KEPT_FOLDERS:]:
             shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""The campaign: random kills under real load, and what came of each."""
