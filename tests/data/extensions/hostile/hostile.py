@@ -281,6 +281,18 @@ def way_noise(raw, rng):
         raw.record(rng.choice([FINISH, FINISH, PIECE, LOG]), bytes(blob) + rng.randbytes(rng.randrange(64)))
 
 
+def way_error_in_pieces(raw, rng):
+    """An error whose bytes are said to have come in pieces: nothing says where they are."""
+    offset, size = rng.choice([0, 1 << 20, 1 << 40, HUGE, 1 << 62]), rng.choice([64, 1 << 20, 1 << 40, (1 << 63) - 1])
+    raw.record(FINISH, completion([(PARTS, ERROR, 0, offset, size)], outcome=FAILED))
+
+
+def way_error_of_any_length(raw, rng):
+    raw.record(
+        FINISH, completion([(ARENA, ERROR, 0, 0, rng.choice([1 << 19, geometry["arena_bytes"]]))], outcome=FAILED)
+    )
+
+
 def way_storm(raw, rng):
     """Everything changes all the time, under the reader's eyes."""
 
