@@ -10,7 +10,6 @@ import os
 import select
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from symphony.conductor import state
 from symphony.conductor.clerk import Clerk
 from symphony.conductor.failure import explain
 from symphony.conductor.intensity import Intensity
+from symphony.conductor.kept import Kept
 from symphony.conductor.mailbox import Inbox, Outbox, PrivateRing
 from symphony.conductor.overdue import end_cancelled
 from symphony.conductor.plan import Plan, plan_run, refuse_unmeetable
@@ -57,8 +57,6 @@ with loading():
 log = logging.getLogger("symphony.conductor")
 
 SPIN_NS = 20_000
-KEPT_RUNS = 64
-"""Ended runs whose tables and results stay until newer ones push them out."""
 KEPT_SEGMENTS = 64
 """Run segments that are kept for the next run of the same shape."""
 WINDOW = 8
@@ -109,7 +107,7 @@ class Conductor:
         self.hosted: dict[str, Hosted] = {}
         self.hosted_by_model: dict[int, Hosted] = {}
         self._by_request: dict[bytes, int] = {}
-        self._ended_order: deque[int] = deque()
+        self._kept = Kept()
         self._idle_segments: list[tuple[tuple, Segment]] = []
         self._free_instances: list[int] = []
         self._graphs: dict[int, Segment] = {}
@@ -168,7 +166,9 @@ class Conductor:
         """What was asked of the Conductor before this one and is not done yet."""
         runs = sorted(self.runs_by_serial.values(), key=lambda run: int(self.tables.runs[run.row]["ended_ns"]))
         with self._lock:
-            self._ended_order.extend(run.serial for run in runs if run.ended.is_set())
+            for run in runs:
+                if run.ended.is_set():
+                    self._keep(run)
         for run in runs:
             if not run.ended.is_set() and int(self.tables.runs[run.row]["wanted"]):
                 self._cancel(run)
@@ -581,7 +581,11 @@ class Conductor:
         for row in range(state.LIMIT_RUNS):
             if row not in used:
                 return row
-        raise RoomError(f"{state.LIMIT_RUNS} runs are the limit; wait for some to end")
+        ended = self._kept.oldest()
+        if ended is None:
+            raise RoomError(f"{state.LIMIT_RUNS} runs are the limit; wait for some to end")
+        self._retire(ended)
+        return ended.row
 
     def enter_graph(self, prepared: Any) -> tuple[Segment, dict, int, int]:
         """A segment and a row for a raw graph, whose driver is the caller: (segment, geometry, row, row's address)."""
@@ -652,13 +656,17 @@ class Conductor:
             run.ended.set()
             self.run_moved(serial)
         with self._lock:
-            self._ended_order.append(serial)
-            while len(self._ended_order) > KEPT_RUNS:
-                self._retire(self._ended_order.popleft())
+            self._keep(run)
 
-    def _retire(self, serial: int) -> None:
+    def _keep(self, run: Run) -> None:
+        """An ended run stays for a while; others go for it."""
+        self._kept.add(run, self.store.size_of_run(run.row))
+        for each in self._kept.surplus():
+            self._retire(each)
+
+    def _retire(self, run: Run) -> None:
         """Forget an ended run: its memory may be used again."""
-        run = self.runs_by_serial.pop(serial)
+        del self.runs_by_serial[run.serial]
         self._by_request.pop(run.request_id, None)
         lib.sym_store_release_u64(self._word_of(run.row), run.serial & 0xFFFFFFFF)
         self.store.release_run(run.row)
@@ -676,12 +684,14 @@ class Conductor:
         self._refuse_closed()
         run = self.runs_by_serial.get(serial)
         if run is None:
-            raise RunNotFound(f"no run {serial} (the last {KEPT_RUNS} ended ones are kept)")
+            raise RunNotFound(f"no run {serial}: there was none, or it has ended and newer ones have taken its place")
         return run
 
     def run(self, serial: int) -> dict:
         with self._lock:
-            return describe_run(self, self.find(serial))
+            run = self.find(serial)
+            run.taken |= run.state in ("failed", "cancelled")
+            return describe_run(self, run)
 
     def _refuse_closed(self) -> None:
         if self.closing:
@@ -716,6 +726,7 @@ class Conductor:
         run = self.find(serial)
         if run.state != "completed":
             raise SymphonyError(f"run {serial} is {run.state}: {run.error or 'it has no result'}")
+        run.taken = True
         return {name: self._output(run, source) for name, source in run.score.outputs.items()}
 
     def _output(self, run: Run, source: scores.Source) -> tuple[int, Any]:

@@ -28,3 +28,5 @@ class Run:
     state: str = "running"
     error: str | None = None
     arena_bytes: int = 256 << 10
+    taken: bool = False
+    """Whether somebody has been told its outcome since it ended."""

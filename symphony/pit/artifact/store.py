@@ -218,6 +218,11 @@ class Store:
                 at = arena.take(size)
             return arena, at
 
+    def size_of_run(self, run: int) -> int:
+        """Bytes of the arenas that a run has."""
+        with self._lock:
+            return sum(arena.size for arena in self._arenas.values() if arena.run == run)
+
     def release_run(self, run: int) -> None:
         """Nothing names what this run made any more: its arenas may be used again."""
         with self._lock:
