@@ -17,7 +17,7 @@ from symphony.cli.show import Settings, settled
 @click.option("--foreground", is_flag=True, help="Stay until Ctrl-C or SIGTERM, then end the engine.")
 @click.option("--players", type=click.IntRange(min=1), help="At most this many processes of an extension.")
 @click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), default=180.0, help="Seconds allowed until it is ready."
+    "--timeout", type=click.FloatRange(min=0, min_open=True), default=600.0, help="Seconds allowed until it is ready."
 )
 @click.option("--recover", is_flag=True, help="Go on from the state that a dead engine of that name left.")
 @click.option("--spare", is_flag=True, help="Keep a second Conductor ready, so that a killed one is replaced at once.")

@@ -32,8 +32,8 @@ from symphony.model.errors import (
 from symphony.pit.stale import sweep
 from symphony.shmem import names
 
-READY_S = 180.0
-"""A first start compiles the kernels; a later one takes about a second."""
+READY_S = 600.0
+"""A first start compiles the kernels, which takes minutes on a busy machine; a later one takes about a second."""
 DOWN_S = 30.0
 READY_BYTES = 1 << 20
 PARKED_FILE = "parked"
@@ -77,7 +77,8 @@ def start(
     begun = time.monotonic()
     keeper_id = secrets.token_hex(8)
     try:
-        words = [*keeping, *arguments, *(["--recover"] if recover else [])]
+        # The Keeper's patience is the starter's; what `keeping` says of it comes later and wins.
+        words = ["--start-s", f"{timeout:g}", *keeping, *arguments, *(["--recover"] if recover else [])]
         line = _spawn_and_listen(name, keeper_id, words, begun + timeout)
         told = _parse(line, name)
     except BaseException:

@@ -91,7 +91,7 @@ def main() -> int:
         print(recorded.ABSENT if not given.places else "nothing to play there", file=sys.stderr)
         return 2
     engine = f"recorded-{os.getpid()}-{secrets.token_hex(2)}"
-    up = symphonyctl("-n", engine, "up", timeout=START_S)
+    up = symphonyctl("-n", engine, "up", "--timeout", START_S, timeout=2 * START_S)
     if up.returncode:
         print(up.stderr, file=sys.stderr)
         return 1

@@ -30,7 +30,7 @@ def instances_of(paths):
 @pytest.fixture(scope="module")
 def engine(own_runtime_directory):
     name = f"recorded-{secrets.token_hex(4)}"
-    up = symphonyctl("-n", name, "up", timeout=START_S)
+    up = symphonyctl("-n", name, "up", "--timeout", START_S, timeout=2 * START_S)
     assert up.returncode == 0, up.stderr
     yield name
     down = symphonyctl("-n", name, "down", "--force", timeout=START_S)
