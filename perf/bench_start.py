@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,8 @@ with Engine(players=1) as engine:
     ready = time.perf_counter()
     engine.pit.pool.load("idle")
     row = engine._conductor.tables.players[0]
+    while not int(row["ready_ns"]):
+        time.sleep(0.001)
     player = (int(row["ready_ns"]) - int(row["started_ns"])) * 1e-9
     closing = time.perf_counter()
 closed = time.perf_counter()
@@ -55,7 +58,10 @@ print(json.dumps({"import": imported - begun, "engine": ready - imported, "playe
 
 
 def run(*command: str) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=900).stdout
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    if done.returncode:
+        raise SystemExit(f"{command[1:]} ended with {done.returncode}: {done.stderr}")
+    return done.stdout
 
 
 def symphonyctl(*words: str) -> None:
@@ -116,8 +122,8 @@ def standing_still(seconds: float, rounds: int) -> tuple[dict[str, list[float]],
 
 def prepare(folder: Path) -> None:
     """An extension that imports nothing of its own; and kernels that are compiled."""
-    place = folder / "extensions" / "idle"
-    place.mkdir(parents=True)
+    place = folder / "idle"
+    place.mkdir()
     (place / "extension.toml").write_text(MANIFEST)
     (place / "idle.py").write_text(EXTENSION)
     os.environ["SYMPHONY_EXTENSION_PATH"] = str(place.parent)
@@ -131,8 +137,8 @@ def main() -> None:
     )  # fmt: skip
     rounds = 3 if given.quick else given.rounds
     parts: dict[str, list[float]] = {}
-    with own_runtime() as folder:
-        prepare(folder)
+    with own_runtime(), tempfile.TemporaryDirectory() as folder:
+        prepare(Path(folder))
         series = interleaved(
             rounds,
             bare=lambda: timed(lambda: run(PYTHON, "-c", "pass")),
