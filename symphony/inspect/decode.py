@@ -207,17 +207,17 @@ class View:
             found = self._used_of_run(region)
         return otherwise if found is None or not 0 <= found <= place.count else found
 
-    def _numbers(self, region: str) -> dict[str, int]:
+    def numbers(self, region: str) -> dict[str, int]:
         """The whole numbers of a region's one row; a damaged layout may have made anything else of a field."""
         if region not in self.places or not self.places[region].present:
             return {}
         return {name: value for name, value in self.row(region, 0, raw=True).items() if isinstance(value, int)}
 
     def _used_of_engine(self, region: str) -> int | None:
-        return self._numbers("engine").get(f"{region}_used")
+        return self.numbers("engine").get(f"{region}_used")
 
     def _used_of_run(self, region: str) -> int | None:
-        graph = self._numbers("graph")
+        graph = self.numbers("graph")
         if not graph or region == "graph":
             return None
         if region in ("nodes", "cold", "marks"):

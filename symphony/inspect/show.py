@@ -65,7 +65,7 @@ def rows(
     place = _place(view, region)
     found = _lines(view, region, begin, end) if place.stride == 1 else view.rows(region, begin, end, raw=raw, idle=idle)
     if place.type == "sym_story_t" and not raw:
-        found = (_story(view, row) for row in found)
+        found = (_story(view, row) for row in found if _whole(view, row))
     if where:
         _check_where(view, region, where)
         found = (row for row in found if all(_reads(row, path, text) for path, text in where.items()))
@@ -121,6 +121,14 @@ def _lines(view: View, region: str, begin: int, end: int | None) -> Iterator[dic
                 yield {"row": at - place.offset, "bytes": data.hex(" ", 4), "text": shown}
             at += BYTES_A_LINE
         last = at
+
+
+def _whole(view: View, row: dict[str, Any]) -> bool:
+    """Whether a record of a story may be believed. The next one is written over the oldest, whose number stands there
+    until the last: of a driver that was killed there, or lives and is just writing, half of it may be the next one's."""
+    graph = view.numbers("graph")
+    count, capacity = graph.get("story_count"), graph.get("story_capacity")
+    return count is None or not capacity or row["row"] != count % capacity or row.get("sequence") == count + 1
 
 
 def _story(view: View, row: dict[str, Any]) -> dict[str, Any]:

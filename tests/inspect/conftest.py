@@ -125,8 +125,8 @@ def _write_graph(table):
         # Ten have been written into room for eight: the two oldest are gone.
         table.story[row]["sequence"] = row + 1 if row >= 2 else row + 9
         table.story[row]["node"] = row % 3
-    table.story[2]["node"] = NONE
-    table.story[2]["before"], table.story[2]["after"] = constants["SYM_RUN_QUEUED"], constants["SYM_RUN_RUNNING"]
+    table.story[3]["node"] = NONE
+    table.story[3]["before"], table.story[3]["after"] = constants["SYM_RUN_QUEUED"], constants["SYM_RUN_RUNNING"]
 
 
 STATE_TYPES = {
