@@ -93,7 +93,9 @@ class Load:
         if outputs is not None:
             back = [bytes(item) for item in outputs["back"]]
             if back != items:
-                self.faults.append(f"load {self.number}, turn {turn}: {len(items)} items of {size} bytes came back torn")
+                self.faults.append(
+                    f"load {self.number}, turn {turn}: {len(items)} items of {size} bytes came back torn"
+                )
             self.seen["nodes compared"] += len(items)
             self.seen["runs"] += 1
 
