@@ -185,8 +185,7 @@ def directory_of(name: str) -> Path:
     """Where an engine's door is, if it runs; not made. Raises UsageError for a name that cannot be, NotAllowed when
     the folder of all engines is another user's: its door might be a trap."""
     names.check_instance_name(name)
-    base = names.base_path()
-    return (names.runtime_base() if base.exists() else base) / name
+    return names.base_if_there() / name
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ def run(command: Callable[[], Any]) -> int:
 
     A reader of stdout that went away ends the command quietly, as SIGPIPE would, but only after its cleaning up.
     """
+    _stand_in_for_closed()
     try:
         code = command()
         sys.stdout.flush()
@@ -39,6 +40,17 @@ def run(command: Callable[[], Any]) -> int:
         for line in lines_of(error):
             say(line)
         return error.exit_code
+    except OSError as error:  # a full disk under stdout, above all
+        silence_stdout()
+        say(f"{error.filename or 'the output cannot be written'}: {error.strerror or error}")
+        return 1
+
+
+def _stand_in_for_closed() -> None:
+    """Python has None for a stdout or stderr that was closed before it began: what is written there goes nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
 
 
 def lines_of(error: SymphonyError) -> list[str]:

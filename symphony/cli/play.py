@@ -1,19 +1,22 @@
 """`play`: a melody from its file to its outputs, on a running engine or on a private one that lives as long."""
 
 import contextlib
+import os
 import secrets
 import signal
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
 from symphony.cli import leave, show
 from symphony.cli.show import Settings, settled
 
+UNWRITTEN = 1
+"""The exit code of a run that is done and whose record could not be written."""
 CANCEL_S = 10.0
 """How long an interrupted play waits for its run to come to rest before it goes."""
 
@@ -112,9 +115,8 @@ def _attend(
     except BaseException:
         _give_up(run)
         raise
-    if record is not None:
-        _write_record(run, record)
-    return _conclude(settings, client, run, ended)
+    written = record is None or _write_record(run, record)
+    return _conclude(settings, client, run, ended) or (0 if written else UNWRITTEN)
 
 
 def _submit(client: Any, what: tuple[Any, ...]) -> Any:
@@ -200,22 +202,46 @@ def _check_writable(record: Path | None) -> None:
     if record is None:
         return
     try:
+        there = record.exists()
         with open(record, "ab"):
             pass
+        if not there:
+            record.resolve().unlink()
     except OSError as error:
         raise UsageError(f"--record {record}: {error.strerror}") from None
 
 
-def _write_record(run: Any, record: Path) -> None:
+def _write_record(run: Any, record: Path) -> bool:
+    """Whether it was written. A file is there whole, or as it was before."""
     from symphony.model.errors import SymphonyError
 
     try:
         lines = run.record()
-        with open(record, "w", encoding="utf-8") as file:
+        with _written_whole(record) as file:
             for line in lines:
                 file.write(show.as_json(line) + "\n")
     except (SymphonyError, OSError) as error:
         leave.say(f"the record was not written to {record}: {error}")
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _written_whole(path: Path) -> Iterator[IO[str]]:
+    """A file beside it that takes its place at the end; what is no file, such as a pipe, is written to as it is."""
+    if path.exists() and not path.is_file():
+        with open(path, "w", encoding="utf-8") as file:
+            yield file
+        return
+    path = path.resolve()
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with open(fresh, "x", encoding="utf-8") as file:
+            yield file
+        os.replace(fresh, path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
 
 
 # -- the engine -------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ def shipped(folder: Path = SHIPPED) -> dict[str, Path]:
 def locate(melody: str | os.PathLike[str]) -> Path:
     """The file of a melody that is named by path or by a shipped name (a file wins). Raises UsageError."""
     path = Path(melody).expanduser()
-    if path.suffix.lower() in SUFFIXES or path.is_file():
+    if path.suffix.lower() in SUFFIXES or _stands(path):
         return path
     known = shipped()
     if str(melody) in known:
@@ -30,6 +30,14 @@ def locate(melody: str | os.PathLike[str]) -> Path:
         what = "is a folder" if path.is_dir() else "does not exist"
         raise UsageError(f"{str(path)!r} {what}; a melody is a shipped name or a file ending in {', '.join(SUFFIXES)}")
     raise UsageError(f"no melody {str(melody)!r} comes with Symphony{did_you_mean(str(melody), known)}")
+
+
+def _stands(path: Path) -> bool:
+    """Whether a file is there. One that may not even be looked at counts as one: reading it says why it cannot be."""
+    try:
+        return path.is_file()
+    except PermissionError:
+        return True
 
 
 def score_of(

@@ -47,6 +47,18 @@ def base_path() -> Path:
     return Path(f"/tmp/symphony-{os.getuid()}")
 
 
+def base_if_there() -> Path:
+    """The same folder: checked to be this user's if it is there, and not made. Raises NotAllowed."""
+    base = base_path()
+    try:
+        there = base.exists()
+    except OSError as error:
+        raise NotAllowed(
+            f"the runtime folder {base} cannot be reached: {error.strerror}; set SYMPHONY_RUNTIME_DIR"
+        ) from None
+    return runtime_base() if there else base
+
+
 def runtime_base() -> Path:
     """Folder of all engines of this user; made 0700 if need be. Raises NotAllowed when it is another user's."""
     return _own(base_path())

@@ -56,3 +56,18 @@ def golden():
         assert text == path.read_text(), f"{name}: the frozen form of -o json changed"
 
     return compare
+
+
+@pytest.fixture
+def melody(tmp_path):
+    """A melody file whose score the staged engine takes."""
+    path = tmp_path / "small.py"
+    path.write_text(
+        "from symphony import Melody\n"
+        "melody = Melody('small')\n"
+        "melody.input('path', 'path')\n"
+        "melody.input('top', 'int', default=5)\n"
+        "melody.step('walk', 'explorer.walk', path='{path}')\n"
+        "melody.output('files', 'walk.files')\n"
+    )
+    return path

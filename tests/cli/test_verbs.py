@@ -23,21 +23,6 @@ def encoded(thing):
     return made.kind, bytes(value.payload_of(made))
 
 
-@pytest.fixture
-def melody(tmp_path):
-    """A melody file whose score the staged engine takes."""
-    path = tmp_path / "small.py"
-    path.write_text(
-        "from symphony import Melody\n"
-        "melody = Melody('small')\n"
-        "melody.input('path', 'path')\n"
-        "melody.input('top', 'int', default=5)\n"
-        "melody.step('walk', 'explorer.walk', path='{path}')\n"
-        "melody.output('files', 'walk.files')\n"
-    )
-    return path
-
-
 def three_runs(stage):
     from symphony.client import connect
 

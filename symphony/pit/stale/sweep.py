@@ -207,7 +207,7 @@ def take_over(instance: str, keeper: int, *, deadline_s: float = LOCK_S) -> Clai
 
 def plan(base: str | os.PathLike[str] | None = None, instance: str | None = None) -> Plan:
     """What stands of this user's engines, live and dead (of one, when `instance` is given). Changes nothing."""
-    root = _base() if base is None else Path(base)
+    root = names.base_if_there() if base is None else Path(base)
     if instance is not None:
         found = {instance}
     else:
@@ -249,13 +249,7 @@ def judge(instance: str, base: Path, *, claiming: bool = False) -> Entry:
 
 def owners_of(instance: str) -> tuple[Process, ...]:
     """The processes that an engine's owner file names, living or not."""
-    return tuple(_read_owners(_base() / instance))
-
-
-def _base() -> Path:
-    """The runtime base, checked to be this user's if it is there, and not made."""
-    base = names.base_path()
-    return names.runtime_base() if base.exists() else base
+    return tuple(_read_owners(names.base_if_there() / instance))
 
 
 # -- judging ----------------------------------------------------------------------------------------------
