@@ -6,7 +6,7 @@ Orders are those of the protocols: a completion's record is released last, a dis
 """
 
 import numpy as np
-from numba import carray, njit, types
+from numba import njit, types
 
 from symphony.conductor.policy import depth, prefer
 from symphony.conductor.state import (
@@ -39,7 +39,7 @@ from symphony.conductor.state import (
     VIEWS,
     WANT_PLAYER,
 )
-from symphony.native.atomics import as_pointer, exchange, load_acquire, load_seq_cst, store_relaxed, store_release
+from symphony.native.atomics import exchange, load_acquire, load_seq_cst, store_relaxed, store_release, table
 from symphony.native.kernels import external, kernel
 from symphony.native.layout import constants, dtype
 from symphony.pit.arbiter.machine import give_vector, short_of, take_vector
@@ -218,37 +218,37 @@ NO_PART, PART_GIVEN, PART_TAKEN = 0, 1, 2
 
 @njit(inline="always")
 def players_of(control):
-    return carray(as_pointer(control[0].players), (control[0].players_used,), dtype=PLAYER)
+    return table(control[0].players, control[0].players_used, PLAYER)
 
 
 @njit(inline="always")
 def models_of(control):
-    return carray(as_pointer(control[0].models), (1024,), dtype=MODEL)
+    return table(control[0].models, 1024, MODEL)
 
 
 @njit(inline="always")
 def instances_of(control):
-    return carray(as_pointer(control[0].instances), (1024,), dtype=INSTANCE)
+    return table(control[0].instances, 1024, INSTANCE)
 
 
 @njit(inline="always")
 def seats_of(control):
-    return carray(as_pointer(control[0].seats), (16384,), dtype=SEAT)
+    return table(control[0].seats, 16384, SEAT)
 
 
 @njit(inline="always")
 def resources_of(control):
-    return carray(as_pointer(control[0].resources), (8,), dtype=RESOURCE)
+    return table(control[0].resources, 8, RESOURCE)
 
 
 @njit(inline="always")
 def words_at(address, count):
-    return carray(as_pointer(address), (count,), dtype=np.int64)
+    return table(address, count, np.int64)
 
 
 @kernel
 def count(control, which, amount):
-    values = carray(as_pointer(control[0].counters), (256,), dtype=COUNTER)["value"]
+    values = table(control[0].counters, 256, COUNTER)["value"]
     store_relaxed(values, which, values[which] + amount)
 
 
@@ -270,7 +270,7 @@ def say(control, kind, a, b, c, d, e):
     words[7] = 0
     stage_record(c0.outbox)
     publish_records(c0.outbox)
-    sleeping = carray(as_pointer(c0.outbox_sleeping), (1,), dtype=np.uint32)
+    sleeping = table(c0.outbox_sleeping, 1, np.uint32)
     # SYNC bell: publish is a sequentially consistent exchange of the tail, this load comes after it; the clerk
     # exchanges its flag before it loads the tail. One of the two sees the other, or a wake-up is lost.
     if load_seq_cst(sleeping, 0) != 0:
@@ -474,14 +474,14 @@ def note_arena(pmaps, p, end):
     a Conductor that comes back knows what it may give back."""
     if end > pmaps[p].arena_end:
         pmaps[p].arena_end = end
-        ends = carray(as_pointer(pmaps[p].channel_out), (1,), dtype=CHANNEL_OUT)["arena_end"]
+        ends = table(pmaps[p].channel_out, 1, CHANNEL_OUT)["arena_end"]
         store_relaxed(ends, 0, end)
 
 
 @kernel
 def wake_producer(pmaps, p):
     """Space came free, in the command ring or the arena: ring if the player sleeps for it."""
-    flags = carray(as_pointer(pmaps[p].command_producer), (1,), dtype=PRODUCER)["sleeping"]
+    flags = table(pmaps[p].command_producer, 1, PRODUCER)["sleeping"]
     # SYNC bell: the head was exchanged before this load.
     if load_seq_cst(flags, 0) != 0:
         ring_bell(pmaps[p].channel_out)
@@ -492,7 +492,7 @@ def give_arena(pmaps, p):
     """Everything copied so far is the extension's again, once no job of the clerk reads there."""
     player = pmaps[p]
     if player.arena_outstanding == 0:
-        heads = carray(as_pointer(player.channel_out), (1,), dtype=CHANNEL_OUT)["arena_head"]
+        heads = table(player.channel_out, 1, CHANNEL_OUT)["arena_head"]
         if heads[0] != player.arena_end:
             # SYNC arena-head: the copies come before this exchange; the extension loads it with acquire before it
             # writes there again. Without the order a copy could pick up the next output's bytes.
@@ -517,7 +517,7 @@ def outputs_fit(pmaps, p, head, outputs, payload_bytes, step_outputs):
         # An error is copied by the loop itself: it does not come in pieces, and is not longer than the loop may copy.
         return False
     player = pmaps[p]
-    heads = carray(as_pointer(player.channel_out), (1,), dtype=CHANNEL_OUT)["arena_head"]
+    heads = table(player.channel_out, 1, CHANNEL_OUT)["arena_head"]
     for k in range(head.output_count):
         o = outputs[k]
         if o.kind < 0 or o.kind > VALUE_ERROR or o.size_bytes < 0 or o.offset_bytes < 0 or o.count < 0:
@@ -565,7 +565,7 @@ def on_completion(control, maps, active, pmaps, p, address, length):
         return BAD
     # Memory that the extension can write is read once, into private memory; everything below uses that copy.
     copy(scratch, address, np.uint64(length))
-    head = carray(as_pointer(scratch), (1,), dtype=COMPLETION)[0]
+    head = table(scratch, 1, COMPLETION)[0]
     if head.output_count < 0 or head.output_count > LIMIT_OUTPUTS or head.run < 0 or head.run >= len(maps):
         return BAD
     offset = COMPLETION_BYTES + head.output_count * OUTPUT_BYTES
@@ -573,7 +573,7 @@ def on_completion(control, maps, active, pmaps, p, address, length):
         return BAD
     r = head.run
     m = maps[r]
-    outputs = carray(as_pointer(scratch + COMPLETION_BYTES), (LIMIT_OUTPUTS,), dtype=OUTPUT)
+    outputs = table(scratch + COMPLETION_BYTES, LIMIT_OUTPUTS, OUTPUT)
     if m.active == 0:
         return applied_before(pmaps, p, head, outputs)
     node = head.node
@@ -724,12 +724,12 @@ def on_part(control, maps, pmaps, p, address, length):
         return BAD
     scratch = control[0].scratch
     copy(scratch, address, np.uint64(length))
-    part = carray(as_pointer(scratch), (1,), dtype=PART_RECORD)[0]
+    part = table(scratch, 1, PART_RECORD)[0]
     if part.run < 0 or part.run >= len(maps) or part.output < 0:
         return BAD
     player = pmaps[p]
     inside = part.offset_bytes & (player.arena_size - 1)
-    heads = carray(as_pointer(player.channel_out), (1,), dtype=CHANNEL_OUT)["arena_head"]
+    heads = table(player.channel_out, 1, CHANNEL_OUT)["arena_head"]
     if part.size_bytes <= 0 or part.size_bytes > player.arena_size - inside or part.offset_bytes < heads[0]:
         return BAD
     if part.offset_bytes - heads[0] > player.arena_size - part.size_bytes:
@@ -756,7 +756,7 @@ def on_part(control, maps, pmaps, p, address, length):
     copy(to + 16, scratch, np.uint64(length))
     stage_record(c0.outbox)
     publish_records(c0.outbox)
-    sleeping = carray(as_pointer(c0.outbox_sleeping), (1,), dtype=np.uint32)
+    sleeping = table(c0.outbox_sleeping, 1, np.uint32)
     if load_seq_cst(sleeping, 0) != 0:
         ring_pipe(np.int32(c0.outbox_pipe))
     pmaps[p].arena_outstanding += 1
@@ -791,7 +791,7 @@ def drain(control, maps, active, pmaps, mmaps, p):
     if got <= 0:
         player.hold = 0
         return 0 if got == 0 else bad_player(control, pmaps, p)
-    views = carray(as_pointer(control[0].views), (VIEWS,), dtype=VIEW)
+    views = table(control[0].views, VIEWS, VIEW)
     applied = 0
     for i in range(got):
         verdict = HELD_BACK
@@ -915,7 +915,7 @@ def item_refs(maps, r, node, slot, to):
     at = item.item_node
     inside = item.item_first
     left = item.item_count
-    refs = carray(as_pointer(to), (1 << 20,), dtype=REF)
+    refs = table(to, 1 << 20, REF)
     n = 0
     while left > 0:
         o = outputs[at]
@@ -958,7 +958,7 @@ def write_inputs(maps, r, node, to):
     step = steps_of(m)[nodes[node].step]
     inputs = inputs_of(m)
     outputs = outputs_of(m)
-    refs = carray(as_pointer(to), (1 << 20,), dtype=REF)
+    refs = table(to, 1 << 20, REF)
     n = 0
     for i in range(step.input_first, step.input_first + step.input_count):
         row = inputs[i]
@@ -1019,7 +1019,7 @@ def send(control, maps, pmaps, p, r, node):
         if producer_error(player.producer) != 0:
             bad_player(control, pmaps, p)
         return PLAYER_TRIED
-    head = carray(as_pointer(address), (1,), dtype=DISPATCH)[0]
+    head = table(address, 1, DISPATCH)[0]
     head.run = r
     head.node = node
     head.run_generation = m.generation
@@ -1029,7 +1029,7 @@ def send(control, maps, pmaps, p, r, node):
     head.deadline_ns = 0 if step.timeout_ns == 0 else control[0].now + step.timeout_ns
     head.binding = step.binding
     if in_memory:
-        refs = carray(as_pointer(address + DISPATCH_BYTES), (1,), dtype=REF)
+        refs = table(address + DISPATCH_BYTES, 1, REF)
         refs[0].segment = m.arena_segment
         refs[0].kind = 0
         refs[0].slot = 0
@@ -1071,7 +1071,7 @@ def publish(control, pmaps, p):
         return
     player.staged = 0
     publish_records(player.producer)
-    sleeping = carray(as_pointer(player.channel_in), (1,), dtype=CHANNEL_IN)["sleeping"]
+    sleeping = table(player.channel_in, 1, CHANNEL_IN)["sleeping"]
     # SYNC bell: publish exchanged the tail before this load; the player exchanges `sleeping` before it loads the
     # tail. A release store in place of the exchange lost 4,719 of 3,000,000 wake-ups.
     if load_seq_cst(sleeping, 0) != 0:
@@ -1201,7 +1201,7 @@ def cancel_run(control, maps, active, pmaps, r):
         address = claim_record(pmaps[p].producer, RECORD_CANCEL, DISPATCH_BYTES)
         if address == 0:
             continue
-        head = carray(as_pointer(address), (1,), dtype=DISPATCH)[0]
+        head = table(address, 1, DISPATCH)[0]
         head.run = r
         head.node = node
         head.run_generation = m.generation
@@ -1233,7 +1233,7 @@ def add_player(control, pmaps, mmaps, p):
 def lose_player(control, maps, active, pmaps, mmaps, p):
     """A player is dead and its ring is drained: what it held goes back, what it had begun is counted."""
     player = pmaps[p]
-    heads = carray(as_pointer(player.channel_in), (1,), dtype=CHANNEL_IN)
+    heads = table(player.channel_in, 1, CHANNEL_IN)
     working = load_acquire(heads["working"], 0)
     # What a liar says of its work counts for nothing: all that it had counts as begun, so that it cannot go on for ever.
     lied = players_of(control)[p].refused != 0
@@ -1376,7 +1376,7 @@ def read_inbox(control, maps, active, pmaps, mmaps):
     """What the clerk has to say. How many messages were read."""
     c0 = control[0]
     got = poll_records(c0.inbox, c0.views, VIEWS)
-    views = carray(as_pointer(c0.views), (VIEWS,), dtype=VIEW)
+    views = table(c0.views, VIEWS, VIEW)
     read = 0
     for i in range(got):
         if not outbox_has_room(control, 8):
@@ -1483,9 +1483,9 @@ def anything(control, pmaps):
 def set_sleeping(control, pmaps, value):
     for p in range(control[0].players_used):
         if pmaps[p].state != PLAYER_NONE:
-            flags = carray(as_pointer(pmaps[p].channel_out), (1,), dtype=CHANNEL_OUT)["sleeping"]
+            flags = table(pmaps[p].channel_out, 1, CHANNEL_OUT)["sleeping"]
             exchange(flags, 0, np.uint32(value))
-    own = carray(as_pointer(control[0].inbox_sleeping), (1,), dtype=np.uint32)
+    own = table(control[0].inbox_sleeping, 1, np.uint32)
     exchange(own, 0, np.uint32(value))
 
 
@@ -1519,8 +1519,8 @@ def rest(control, maps, active, pmaps):
 def run_loop(control, maps, active, pmaps, mmaps):
     """Turn until told to stop. The only kernel that the loop's thread calls."""
     c0 = control[0]
-    engine = carray(as_pointer(c0.engine), (1,), dtype=ENGINE)
-    beat = carray(as_pointer(c0.heartbeat), (1,), dtype=np.int64)
+    engine = table(c0.engine, 1, ENGINE)
+    beat = table(c0.heartbeat, 1, np.int64)
     while c0.stop == 0:
         c0.now = now_ns()
         store_relaxed(engine["clock_ns"], 0, c0.now)

@@ -1,12 +1,12 @@
 """Atomic operations for compiled kernels, by the names of the C ones: the one place in Python that spells orders.
 
 Each takes a one-dimensional array of 4- or 8-byte integers (a plain array, a record field view such as
-`table["word"]`, or a carray over a raw address) and an index; it touches that one element and checks no bounds.
+`table["word"]`, or `table` over a raw address) and an index; it touches that one element and checks no bounds.
 Callable from compiled code only. Right between threads and, on shared memory, between processes: every element is
 naturally aligned, so the processor's own atomics are used.
 
-`table(address, count, dtype)` is rows of a struct over a raw address; `as_pointer(address)` is what numba's `carray`
-takes. Both trust the address and keep nothing alive: the segment must stay mapped. `dtype` has to be a global of the
+`table(address, count, dtype)` is rows of a struct over a raw address; `rows(address, dtype)` is the same for what never
+asks how many there are. Both trust the address and keep nothing alive: the segment must stay mapped. `dtype` has to be a global of the
 kernel's module (it is part of the compiled type). Forms that work on a table `t`, nested structs and arrays included:
 
     t[i].position        t[i]["position"]         t["position"][i]          read; the first and last also store
@@ -16,10 +16,10 @@ kernel's module (it is part of the compiled type). Forms that work on a table `t
 """
 
 from llvmlite import ir
-from numba import carray, types
+from numba import types
 from numba.core import cgutils
 from numba.core.errors import TypingError
-from numba.extending import intrinsic, register_jitable
+from numba.extending import intrinsic
 from numba.np import arrayobj
 
 _BITS = (32, 64)
@@ -121,16 +121,55 @@ def compare_exchange(typingctx, array, index, expected, desired):
 
 
 @intrinsic
-def as_pointer(typingctx, address):
-    """An address (int64) as a void pointer for `carray`."""
+def prefetch(typingctx, array, index):
+    """Ask for the cache line of array[index], to be written soon. A hint: it changes nothing and cannot fail."""
+    if not isinstance(array, types.Array) or array.ndim != 1 or not isinstance(index, types.Integer):
+        raise TypingError(f"prefetch needs a one-dimensional array and a whole number, got {array}, {index}")
 
     def generate(context, builder, signature, args):
-        return builder.inttoptr(args[0], ir.IntType(8).as_pointer())
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        pointer = _element(context, builder, signature.args[0], args[0], signature.args[1], args[1])
+        write, keep, data = ir.Constant(number, 1), ir.Constant(number, 3), ir.Constant(number, 1)
+        builder.call(function, [builder.bitcast(pointer, byte), write, keep, data])
+        return context.get_dummy_value()
 
-    return types.voidptr(types.int64), generate
+    return types.none(array, index), generate
 
 
-@register_jitable
-def table(address, count, dtype):
+def _rows(context, builder, kind, address, length):
+    """An array struct that owns nothing over raw memory."""
+    view = arrayobj.make_array(kind)(context, builder)
+    data = builder.inttoptr(address, view.data.type)
+    width = context.get_constant(types.intp, arrayobj.get_itemsize(context, kind))
+    arrayobj.populate_array(view, data, shape=[length], strides=[width], itemsize=width, meminfo=None)
+    return view._getvalue()
+
+
+@intrinsic
+def table(typingctx, address, count, dtype):
     """`count` rows of `dtype` over the memory at `address` (int64): an array that owns nothing and checks no bounds."""
-    return carray(as_pointer(address), (count,), dtype)
+    if not isinstance(dtype, types.DTypeSpec):
+        raise TypingError(f"table needs a dtype that is a global of the module, got {dtype}")
+    kind = types.Array(dtype.dtype, 1, "C")
+
+    def generate(context, builder, signature, args):
+        length = context.cast(builder, args[1], signature.args[1], types.intp)
+        return _rows(context, builder, kind, args[0], length)
+
+    return kind(types.int64, count, dtype), generate
+
+
+@intrinsic
+def rows(typingctx, address, dtype):
+    """A table whose length nobody asks for: `len` says 0, and an index is taken as it stands, not counted from the end
+    when it is negative, which costs three instructions at every access."""
+    if not isinstance(dtype, types.DTypeSpec):
+        raise TypingError(f"rows needs a dtype that is a global of the module, got {dtype}")
+    kind = types.Array(dtype.dtype, 1, "C")
+
+    def generate(context, builder, signature, args):
+        return _rows(context, builder, kind, args[0], context.get_constant(types.intp, 0))
+
+    return kind(types.int64, dtype), generate

@@ -38,7 +38,7 @@ llvmlite.binding.load_library_permanently(_csym.__file__)
 
 _MAKES_KERNELS = re.compile(
     r"^\s*(?:from|import)\s+(?:numba\b|symphony\.native\.atomics\b|"
-    r"symphony\.native\.kernels\s+import\s+(?:\(|.*\b(?:kernel|entry)\b))",
+    r"symphony\.native\.kernels\s+import\s+(?:\(|.*\b(?:kernel|inlined|entry)\b))",
     re.M,
 )
 _IMPORT = re.compile(r"^\s*(?:from|import)\s+(symphony(?:\.\w+)*)", re.M)
@@ -141,7 +141,15 @@ def loading() -> Iterator[None]:
 def kernel(function):
     """Compile for shared tables: without the GIL, cached, C's rules for division. A kernel never raises."""
     with loading():
-        return numba.njit(nogil=True, cache=_prepared() is not None, error_model="numpy")(function)
+        return numba.njit(nogil=True, cache=_prepared() is not None, error_model="numpy", _nrt=False)(function)
+
+
+def inlined(function):
+    """A kernel without code of its own: it becomes part of each kernel that calls it. For what is called per node."""
+    with loading():
+        return numba.njit(nogil=True, cache=_prepared() is not None, error_model="numpy", _nrt=False, forceinline=True)(
+            function
+        )
 
 
 def entry(signature):
@@ -149,7 +157,7 @@ def entry(signature):
 
     def decorate(function):
         with loading():
-            return numba.cfunc(signature, cache=_prepared() is not None, error_model="numpy")(function)
+            return numba.cfunc(signature, cache=_prepared() is not None, error_model="numpy", _nrt=False)(function)
 
     return decorate
 

@@ -13,7 +13,7 @@ attempt before.
 import numpy as np
 
 from symphony.native.atomics import compare_exchange
-from symphony.native.kernels import kernel
+from symphony.native.kernels import inlined
 
 COMMITTED = 1
 LOST = -1
@@ -30,7 +30,7 @@ def edges(*pairs: tuple[int, int]) -> np.ndarray:
     return table
 
 
-@kernel
+@inlined
 def take(words, index, before, after, shift, legal):
     """Take the edge from word `before` to word `after` of words[index].
 

@@ -6,9 +6,9 @@ under a running kernel. A row is valid while the run's segment and the state seg
 """
 
 import numpy as np
-from numba import carray, njit
+from numba import njit
 
-from symphony.native.atomics import as_pointer
+from symphony.native.atomics import rows
 from symphony.pit.tables import COLD, GRAPH, GROUP, INPUT, LANE, NODE, REF, RUN, STEP, STORY
 
 ADDRESSES = (
@@ -29,94 +29,94 @@ RUN_MAP = np.dtype([(name, "<i8") for name in ADDRESSES + COUNTS + LOOP])
 
 @njit(inline="always")
 def run_row(m):
-    return carray(as_pointer(m.row), (1,), dtype=RUN)
+    return rows(m.row, RUN)
 
 
 @njit(inline="always")
 def graph_of(m):
-    return carray(as_pointer(m.graph), (1,), dtype=GRAPH)
+    return rows(m.graph, GRAPH)
 
 
 @njit(inline="always")
 def nodes_of(m):
-    return carray(as_pointer(m.nodes), (m.node_limit,), dtype=NODE)
+    return rows(m.nodes, NODE)
 
 
 @njit(inline="always")
 def cold_of(m):
-    return carray(as_pointer(m.cold), (m.node_limit,), dtype=COLD)
+    return rows(m.cold, COLD)
 
 
 @njit(inline="always")
 def marks_of(m):
-    return carray(as_pointer(m.marks), (m.node_limit,), dtype=np.uint8)
+    return rows(m.marks, np.uint8)
 
 
 @njit(inline="always")
 def remaining_of(m):
-    return carray(as_pointer(m.remaining), (m.vertex_count,), dtype=np.int32)
+    return rows(m.remaining, np.int32)
 
 
 @njit(inline="always")
 def edge_first_of(m):
-    return carray(as_pointer(m.edge_first), (m.vertex_count + 1,), dtype=np.int32)
+    return rows(m.edge_first, np.int32)
 
 
 @njit(inline="always")
 def edges_of(m):
-    return carray(as_pointer(m.edges), (m.edge_count,), dtype=np.int32)
+    return rows(m.edges, np.int32)
 
 
 @njit(inline="always")
 def order_of(m):
-    return carray(as_pointer(m.order), (m.vertex_count,), dtype=np.int32)
+    return rows(m.order, np.int32)
 
 
 @njit(inline="always")
 def vertex_at_of(m):
-    return carray(as_pointer(m.vertex_at), (m.order_count,), dtype=np.int32)
+    return rows(m.vertex_at, np.int32)
 
 
 @njit(inline="always")
 def ranks_of(m):
-    return carray(as_pointer(m.ranks), (m.vertex_count,), dtype=np.int64)
+    return rows(m.ranks, np.int64)
 
 
 @njit(inline="always")
 def ready_of(m):
-    return carray(as_pointer(m.ready), (m.order_count >> 6,), dtype=np.int64)
+    return rows(m.ready, np.int64)
 
 
 @njit(inline="always")
 def summary_of(m):
-    return carray(as_pointer(m.summary), (m.summary_count,), dtype=np.int64)
+    return rows(m.summary, np.int64)
 
 
 @njit(inline="always")
 def lanes_of(m):
-    return carray(as_pointer(m.lanes), (m.lane_count,), dtype=LANE)
+    return rows(m.lanes, LANE)
 
 
 @njit(inline="always")
 def groups_of(m):
-    return carray(as_pointer(m.groups), (m.group_count,), dtype=GROUP)
+    return rows(m.groups, GROUP)
 
 
 @njit(inline="always")
 def steps_of(m):
-    return carray(as_pointer(m.steps), (m.step_count,), dtype=STEP)
+    return rows(m.steps, STEP)
 
 
 @njit(inline="always")
 def inputs_of(m):
-    return carray(as_pointer(m.inputs), (m.input_count,), dtype=INPUT)
+    return rows(m.inputs, INPUT)
 
 
 @njit(inline="always")
 def outputs_of(m):
-    return carray(as_pointer(m.outputs), (m.output_limit,), dtype=REF)
+    return rows(m.outputs, REF)
 
 
 @njit(inline="always")
 def story_of(m):
-    return carray(as_pointer(m.story), (m.story_mask + 1,), dtype=STORY)
+    return rows(m.story, STORY)

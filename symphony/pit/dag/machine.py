@@ -9,8 +9,8 @@ taking the highest are a handful of instructions at any size (a van Emde Boas la
 Dietz and Willard's use of word-sized nodes).
 """
 
-from symphony.native.atomics import load_acquire, store_release
-from symphony.native.kernels import kernel
+from symphony.native.atomics import load_acquire, prefetch, store_release
+from symphony.native.kernels import inlined, kernel
 from symphony.native.layout import constants
 from symphony.pit.bits import trailing_zeros
 from symphony.pit.commit import COMMITTED, take
@@ -78,7 +78,7 @@ NOT_A_LIST = -5
 """A step fans out over an output that is no list."""
 
 
-@kernel
+@inlined
 def tell(maps, r, node, before, after, reason, player, attempt, now):
     """Append one transition to the run's story (driver only)."""
     m = maps[r]
@@ -95,6 +95,7 @@ def tell(maps, r, node, before, after, reason, player, attempt, now):
     # SYNC story: a reader that finds this number finds the record whole, and checks it again afterwards.
     store_release(story_of(m)["sequence"], count & m.story_mask, count + 1)
     store_release(graph["story_count"], 0, count + 1)
+    prefetch(story_of(m), (count + 16) & m.story_mask)
 
 
 @kernel
@@ -126,12 +127,19 @@ def run_state(maps, r):
     return (load_acquire(run_row(maps[r])["word"], 0) >> RUN_STATE_SHIFT) & 15
 
 
-@kernel
+@inlined
+def lane_of(m, vertex):
+    """The lane of a vertex. Where there is but one, the two rows that would say so are not looked at."""
+    if m.lane_count == 1:
+        return 0
+    return steps_of(m)[nodes_of(m)[vertex].step].lane
+
+
+@inlined
 def push_ready(maps, r, vertex):
     """Put a vertex into its lane's ready set. Again is harmless."""
     m = maps[r]
-    step = nodes_of(m)[vertex].step
-    lane_index = steps_of(m)[step].lane
+    lane_index = lane_of(m, vertex)
     lane = lanes_of(m)[lane_index]
     position = order_of(m)[vertex]
     inside = position - lane.order_first
@@ -141,7 +149,7 @@ def push_ready(maps, r, vertex):
     m.lane_mask |= 1 << lane_index
 
 
-@kernel
+@inlined
 def first_ready(maps, r, lane_index):
     """The vertex of highest rank in a lane's ready set, or -1. Leaves it there."""
     m = maps[r]
@@ -154,11 +162,11 @@ def first_ready(maps, r, lane_index):
     return vertex_at_of(m)[(word << 6) + trailing_zeros(ready_of(m)[word])]
 
 
-@kernel
+@inlined
 def drop_ready(maps, r, vertex):
     """Take a vertex out of its lane's ready set. Again is harmless."""
     m = maps[r]
-    lane_index = steps_of(m)[nodes_of(m)[vertex].step].lane
+    lane_index = lane_of(m, vertex)
     lane = lanes_of(m)[lane_index]
     position = order_of(m)[vertex]
     inside = position - lane.order_first
@@ -191,7 +199,7 @@ def head_node(maps, r, vertex):
     return -1
 
 
-@kernel
+@inlined
 def take_head(maps, r, vertex, node):
     """The head node of a vertex was dispatched: the ready set forgets it, and the vertex once it is drained."""
     m = maps[r]
@@ -348,7 +356,7 @@ def room_for_all(maps, r, vertex):
     return OK
 
 
-@kernel
+@inlined
 def expand_before(maps, r, node):
     """Before the word of `node` says done: write the fan-outs that this completes the source of.
 
@@ -375,7 +383,7 @@ def expand_before(maps, r, node):
     return OK
 
 
-@kernel
+@inlined
 def vertex_ready(maps, r, vertex):
     """A vertex has no dependency left. Returns 1 if it is passed at once: a fan-out of nothing."""
     m = maps[r]
@@ -383,11 +391,13 @@ def vertex_ready(maps, r, vertex):
     if flags_of(node.word) & FLAG_GROUP != 0:
         if groups_of(m)[node.group].count == 0:
             return 1
+    prefetch(edge_first_of(m), vertex)
+    prefetch(marks_of(m), vertex)
     push_ready(maps, r, vertex)
     return 0
 
 
-@kernel
+@inlined
 def pass_on(maps, r, start):
     """A vertex is complete: count it off at its successors, and make ready those with nothing left.
 
@@ -437,7 +447,7 @@ def expand_empty(maps, r, vertex):
     return OK
 
 
-@kernel
+@inlined
 def finish(maps, r, node):
     """The word of `node` says done: mark it, count it, pass it on. Once: again is harmless (driver only)."""
     m = maps[r]
@@ -445,10 +455,12 @@ def finish(maps, r, node):
         return OK
     run_row(m)[0].done_count += 1
     vertex = mark(maps, r, node)
-    return pass_on(maps, r, vertex) if vertex >= 0 else OK
+    if vertex < 0:
+        return OK
+    return pass_on(maps, r, vertex)
 
 
-@kernel
+@inlined
 def dispatch(maps, r, node, player, position, seat, now):
     """Commit a dispatch: position and seat beside, then word -> dispatched(attempt + 1).
 
@@ -461,6 +473,7 @@ def dispatch(maps, r, node, player, position, seat, now):
     if state_of(before) != PENDING or attempt_of(before) >= LAST_ATTEMPT:
         return REFUSED
     attempt = attempt_of(before) + 1
+    prefetch(edges_of(m), edge_first_of(m)[node])
     nodes[node].position = position
     nodes[node].seat = seat
     verdict = move_node(maps, r, node, before, DISPATCHED, attempt, player, CHOSEN, now)
@@ -482,7 +495,7 @@ def check(maps, r, node, generation, attempt, player):
     return word
 
 
-@kernel
+@inlined
 def complete(maps, r, node, word, reason, now):
     """Commit a completion whose outputs stand beside the word, and pass it on (driver only).
 
@@ -507,7 +520,7 @@ def complete(maps, r, node, word, reason, now):
     return OK
 
 
-@kernel
+@inlined
 def mark(maps, r, node):
     """Mark a done node; the last one of a fan-out marks its vertex, which is returned. A node alone is its vertex. -1:
     the vertex is not complete yet."""
@@ -578,8 +591,12 @@ def abandon(maps, r, state, reason, now):
 @kernel
 def clear_ready(maps, r):
     m = maps[r]
-    ready_of(m)[:] = 0
-    summary_of(m)[:] = 0
+    ready = ready_of(m)
+    for i in range(m.order_count >> 6):
+        ready[i] = 0
+    summary = summary_of(m)
+    for i in range(m.summary_count):
+        summary[i] = 0
     lanes = lanes_of(m)
     for i in range(m.lane_count):
         lanes[i].top = 0
@@ -633,7 +650,8 @@ def rebuild(maps, r, now):
     remaining = remaining_of(m)
     edge_first = edge_first_of(m)
     edges = edges_of(m)
-    remaining[:] = 0
+    for vertex in range(m.vertex_count):
+        remaining[vertex] = 0
     for e in range(m.edge_count):
         remaining[edges[e]] += 1
     # A run with fan-outs numbers its vertices in topological order, so that one pass settles each group after

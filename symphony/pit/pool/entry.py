@@ -1,8 +1,8 @@
 """The pool's hot calls by address, for the fast door: integers in, one integer out, never 0."""
 
-from numba import carray, types
+from numba import types
 
-from symphony.native.atomics import as_pointer
+from symphony.native.atomics import table
 from symphony.native.kernels import entry
 from symphony.native.layout import constants
 from symphony.pit.pool.machine import allocate, release
@@ -16,8 +16,8 @@ SEATS = constants["SYM_LIMIT_SEATS"]
 def allocate_seat(models, seats, owner, model):
     """pit.pool.machine.allocate over raw addresses of the two tables."""
     return allocate(
-        carray(as_pointer(models), (MODELS,), dtype=MODEL),
-        carray(as_pointer(seats), (SEATS,), dtype=SEAT),
+        table(models, MODELS, MODEL),
+        table(seats, SEATS, SEAT),
         model,
         owner,
     )
@@ -27,8 +27,8 @@ def allocate_seat(models, seats, owner, model):
 def release_seat(models, seats, owner, token):
     """pit.pool.machine.release over raw addresses of the two tables."""
     return release(
-        carray(as_pointer(models), (MODELS,), dtype=MODEL),
-        carray(as_pointer(seats), (SEATS,), dtype=SEAT),
+        table(models, MODELS, MODEL),
+        table(seats, SEATS, SEAT),
         token,
         owner,
     )
