@@ -29,9 +29,10 @@ def test_a_way_to_lie_is_found_out_and_the_step_done_elsewhere(engine, way, seed
     bystander = engine.play(melody(("words", "trial.words", {"count": 500})))
     try:
         out = run.result(TIMEOUT_S)
-        assert out["out"] == "behaved" and len(out["by"]) == 50
+        # Random records may be true by chance: an honest-looking result, or failure, is the player's to give.
+        assert out["out"] == "behaved" or way in SILENT
+        assert len(out["by"]) == 50
     except (RunFailed, ValueDamaged) as error:
-        # Random records may be true by chance: an honest-looking failure, or result, is the player's to give.
         assert way in SILENT, error
     assert len(bystander.result(TIMEOUT_S)["words"]) == 500
     if way not in SILENT:
