@@ -7,7 +7,9 @@ naturally aligned, so the processor's own atomics are used.
 
 `table(address, count, dtype)` is rows of a struct over a raw address; `rows(address, dtype)` is the same for what never
 asks how many there are. Both trust the address and keep nothing alive: the segment must stay mapped. `dtype` has to be
-a global of the kernel's module (it is part of the compiled type). Forms that work on a table `t`, nested structs and arrays included:
+a global of the kernel's module (it is part of the compiled type).
+
+Forms that work on a table `t`, nested structs and arrays included:
 
     t[i].position        t[i]["position"]         t["position"][i]          read; the first and last also store
     t[i].binding.first   t["binding"]["first"][i]                           a struct in a struct
