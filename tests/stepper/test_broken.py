@@ -18,6 +18,8 @@ with loading():
 
 from symphony.pit.tables import MODEL, SEAT
 
+pytestmark = pytest.mark.slow
+
 
 class Home:
     def __init__(self, folder):

@@ -12,7 +12,7 @@ import pytest
 from tools.stepping import inventory, table
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.slow]
 """Not a speed that is asked for: a machine with much else to do takes its time."""
 
 
