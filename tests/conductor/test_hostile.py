@@ -15,6 +15,7 @@ WAYS = re.findall(r"^def way_(\w+)", (EXTENSIONS / "hostile" / "hostile.py").rea
 SILENT = {"head_lies", "text_count", "parts_never", "part_order", "part_total", "twice", "noise", "garbage", "storm"}
 """Ways that need not be refused as records: they are lies that come to nothing, or are caught elsewhere."""
 DEATHS = 3
+TURNS = 4
 
 
 def refused(engine):
@@ -24,6 +25,18 @@ def refused(engine):
 @pytest.mark.parametrize("way", WAYS)
 def test_a_way_to_lie_is_found_out_and_the_step_done_elsewhere(engine, way, seed):
     before = refused(engine)
+    for turn in range(TURNS):
+        lie(engine, way, seed + turn)
+        if way in SILENT or refused(engine) > before:
+            break
+    else:
+        pytest.fail(f"{way}: not refused in {TURNS} turns")
+    sound(engine)
+
+
+def lie(engine, way, seed):
+    """Play one attack beside honest steps. It may be spared: the player that it is given to may be the one that the
+    attack before is about to end, and a second attempt behaves."""
     steps = [("out", "hostile.attack", {"way": way, "seed": seed % 2**31}), ("by", "trial.words", {"count": 50})]
     run = engine.play(melody(*steps))
     bystander = engine.play(melody(("words", "trial.words", {"count": 500})))
@@ -35,9 +48,6 @@ def test_a_way_to_lie_is_found_out_and_the_step_done_elsewhere(engine, way, seed
     except (RunFailed, ValueDamaged) as error:
         assert way in SILENT, error
     assert len(bystander.result(TIMEOUT_S)["words"]) == 500
-    if way not in SILENT:
-        assert refused(engine) > before
-    sound(engine)
 
 
 def test_one_that_always_lies_fails_its_own_run_and_no_other(engine):
