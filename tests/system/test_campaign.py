@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_random_kills_under_load_lose_nothing(seed):
     command = [sys.executable, "-m", "tools.campaign", "--seconds", "12", "--seed", str(seed)]

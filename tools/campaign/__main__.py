@@ -165,7 +165,8 @@ class Campaign:
     def _end(self) -> None:
         verified = ctl(self.name, "shm", "verify")
         if verified.returncode:
-            self.faults.append(f"shm verify: {verified.stdout[-500:]}")
+            told = [line for line in verified.stdout.splitlines() if not line.endswith(": whole")]
+            self.faults.append("shm verify: " + "; ".join(told)[:2000])
         down = ctl(self.name, "down")
         if down.returncode or "left" in down.stderr:
             self.faults.append(f"down: {down.stderr}")
