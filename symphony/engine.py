@@ -7,11 +7,8 @@ with Engine("stage") as engine:
 
 import asyncio
 import atexit
-import contextlib
 import os
 import secrets
-import signal
-import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Iterator
@@ -21,6 +18,7 @@ from typing import Any
 from symphony.catalogue import of_manifests
 from symphony.conductor.conductor import WINDOW, Conductor
 from symphony.conductor.door import Door
+from symphony.conductor.undisturbed import undisturbed
 from symphony.extension.discovery import discover
 from symphony.keeper.link import KeeperLink
 from symphony.melody.find import score_of
@@ -121,10 +119,11 @@ class Engine:
             self.name, keeper=lambda: KeeperLink.start(self.name), catalogue=self._manifests, players=players, window=window,
             capacity=capacity,
         )  # fmt: skip
-        self._conductor.start()
         self._pid = os.getpid()
-        self._door = Door(self._conductor, self._conductor.directory)
+        self._door: Door | None = None
         try:
+            self._conductor.start()
+            self._door = Door(self._conductor, self._conductor.directory)
             self._door.start()
             self._conductor.listeners.append(self._door.notify)
             self.pit = Pit(self._conductor)
@@ -162,15 +161,17 @@ class Engine:
         """
         if os.getpid() != self._pid:
             return
-        with _undisturbed():
+        with undisturbed():
             atexit.unregister(self.close)
             _open.discard(self)
             try:
-                self._door.close()
+                if self._door is not None:
+                    self._door.close()
             finally:
                 self._conductor.close()
 
     def _disown(self) -> None:
+        assert self._door is not None, "an engine is in _open only once its door is open"
         self._door.disown()
         self._conductor.disown()
         self.pit = _Gone(self._conductor.lost)
@@ -180,23 +181,6 @@ class Engine:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Put off Ctrl-C; only the main thread gets it, and may say so. A handler that is not Python's is left alone."""
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before is None:
-        yield
-        return
-    came: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, _: came.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if came:
-            signal.raise_signal(signal.SIGINT)
 
 
 class _Gone:

@@ -29,6 +29,7 @@ from symphony.conductor.report import describe_run, record_lines, status_of
 from symphony.conductor.resume import take_up
 from symphony.conductor.run import ENDED, Run
 from symphony.conductor.tables import OWNER_SELF, Tables, read_name, write_name
+from symphony.conductor.undisturbed import undisturbed
 from symphony.model import score as scores
 from symphony.model import value
 from symphony.model.errors import (
@@ -125,42 +126,52 @@ class Conductor:
         Raises EngineExists, NoSpace, OSError; NothingToRecover, AbiMismatch where there is nothing to take up.
         """
         resuming = self._inherited is not None
-        self.claim: Claim = take_over(self.name, os.getppid()) if resuming else claim(self.name)
         try:
-            if not resuming:
-                self._sweep_others()
-            self.directory: Path = self.claim.directory
-            (self.directory / "logs").mkdir(mode=0o700, exist_ok=True)
-            self.registry = Registry(self.name)
-            self.tables = (
-                Tables.attach(self.registry) if resuming else Tables.create(self.registry, self.name, generation=1)
-            )
-            self._make_private()
-            self._fill_state()
-            self.store = Store(self._make_segment, self.tables.segments, self.tables.artifacts, self.tables.engine)
-            self.keeper = self._make_keeper()
-            self._own()
-            self.players = Players(self)
-            self.store.granted.append(self.players.grant_all)
-            self.store.forgotten.append(self.players.forget_all)
-            self.clerk = Clerk(self)
-            if resuming:
-                take_up(self, self._inherited)
-        except BaseException:
-            self._undo_start()
-            raise
-        self.loop_thread = threading.Thread(target=self._run_loop, name="symphony-loop", daemon=True)
-        try:
-            self.loop_thread.start()
-            self.clerk.start()
+            with undisturbed():
+                self._make(resuming)
+                self.loop_thread.start()
+                self.clerk.start()
             self._await_loop()
         except BaseException:  # Ctrl-C above all: the first start takes long
-            self.close()
+            self._give_up()
             raise
         self.tables.engine[0]["ready_ns"] = time.monotonic_ns()
         if resuming:
             self._go_on()
         return self
+
+    def _make(self, resuming: bool) -> None:
+        """The name, the tables, the Keeper and what the threads will work on."""
+        self.claim: Claim = take_over(self.name, os.getppid()) if resuming else claim(self.name)
+        if not resuming:
+            self._sweep_others()
+        self.directory: Path = self.claim.directory
+        (self.directory / "logs").mkdir(mode=0o700, exist_ok=True)
+        self.registry = Registry(self.name)
+        self.tables = (
+            Tables.attach(self.registry) if resuming else Tables.create(self.registry, self.name, generation=1)
+        )
+        self._make_private()
+        self._fill_state()
+        self.store = Store(self._make_segment, self.tables.segments, self.tables.artifacts, self.tables.engine)
+        self.keeper = self._make_keeper()
+        self._own()
+        self.players = Players(self)
+        self.store.granted.append(self.players.grant_all)
+        self.store.forgotten.append(self.players.forget_all)
+        self.clerk = Clerk(self)
+        if resuming:
+            take_up(self, self._inherited)
+        self.loop_thread = threading.Thread(target=self._run_loop, name="symphony-loop", daemon=True)
+
+    def _give_up(self) -> None:
+        """Take back what a start that failed has made."""
+        if hasattr(self, "loop_thread"):
+            self.close()
+            return
+        self.closing = True
+        if hasattr(self, "claim"):
+            self._undo_start()
 
     def _go_on(self) -> None:
         """What was asked of the Conductor before this one and is not done yet."""

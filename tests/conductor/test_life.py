@@ -270,7 +270,7 @@ def test_ctrl_c_again_while_it_closes_waits_until_nothing_is_left(program):
 
 def test_ctrl_c_while_it_starts(program):
     """At any moment from its first thread to its readiness; what was made is taken away again."""
-    for turn in range(6):
+    for turn in range(12):
         process = program(
             """
             import threading
@@ -290,7 +290,7 @@ def test_ctrl_c_while_it_starts(program):
             except KeyboardInterrupt:
                 print("heard")
             """,
-            str(0.02 * turn),
+            str(0.01 * turn),
         )
         out, err = ended(process, 0)
         assert out == "heard\n", err
