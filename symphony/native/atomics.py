@@ -1,13 +1,13 @@
 """Atomic operations for compiled kernels, by the names of the C ones: the one place in Python that spells orders.
 
 Each takes a one-dimensional array of 4- or 8-byte integers (a plain array, a record field view such as
-`table["word"]`, or `table` over a raw address) and an index; it touches that one element and checks no bounds.
-Callable from compiled code only. Right between threads and, on shared memory, between processes: every element is
-naturally aligned, so the processor's own atomics are used.
+`table["word"]`, or `table` over a raw address) and an index; it touches that one element and checks no bounds, unless
+NUMBA_BOUNDSCHECK=1 makes numba check (a test does). Callable from compiled code only. Right between threads and, on
+shared memory, between processes: every element is naturally aligned, so the processor's own atomics are used.
 
-`table(address, count, dtype)` is rows of a struct over a raw address; `rows(address, dtype)` is the same for what never
-asks how many there are. Both trust the address and keep nothing alive: the segment must stay mapped. `dtype` has to be
-a global of the kernel's module (it is part of the compiled type).
+`table(address, count, dtype)` is rows of a struct over a raw address; `rows(address, count, dtype)` is the same for
+what never asks how many there are. Both trust the address and keep nothing alive: the segment must stay mapped.
+`dtype` has to be a global of the kernel's module (it is part of the compiled type).
 
 Forms that work on a table `t`, nested structs and arrays included:
 
@@ -40,11 +40,12 @@ def _check(operation: str, array, index, *values) -> None:
         raise TypingError(f"{operation} changes its array, and this one is read-only")
 
 
-def _element(context, builder, array_type, array, index_type, index):
-    """Pointer to one element, by the array's own stride."""
+def _element(context, builder, array_type, array, index_type, index, checked=True):
+    """Pointer to one element, by the array's own stride. `checked`: where numba checks bounds, so does this."""
     view = arrayobj.make_array(array_type)(context, builder, array)
     at = context.cast(builder, index, index_type, types.intp)
-    return cgutils.get_item_pointer(context, builder, array_type, view, [at], wraparound=False, boundscheck=False)
+    checked = checked and context.enable_boundscheck
+    return cgutils.get_item_pointer(context, builder, array_type, view, [at], wraparound=False, boundscheck=checked)
 
 
 def _load(name: str, order: str):
@@ -132,7 +133,7 @@ def prefetch(typingctx, array, index):
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
         function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
-        pointer = _element(context, builder, signature.args[0], args[0], signature.args[1], args[1])
+        pointer = _element(context, builder, signature.args[0], args[0], signature.args[1], args[1], checked=False)
         write, keep, data = ir.Constant(number, 1), ir.Constant(number, 3), ir.Constant(number, 1)
         builder.call(function, [builder.bitcast(pointer, byte), write, keep, data])
         return context.get_dummy_value()
@@ -140,7 +141,13 @@ def prefetch(typingctx, array, index):
     return types.none(array, index), generate
 
 
-def _rows(context, builder, kind, address, length):
+def _row_type(operation: str, dtype):
+    if not isinstance(dtype, types.DTypeSpec):
+        raise TypingError(f"{operation} needs a dtype that is a global of the module, got {dtype}")
+    return dtype.dtype
+
+
+def _view(context, builder, kind, address, length):
     """An array struct that owns nothing over raw memory."""
     view = arrayobj.make_array(kind)(context, builder)
     data = builder.inttoptr(address, view.data.type)
@@ -152,26 +159,28 @@ def _rows(context, builder, kind, address, length):
 @intrinsic
 def table(typingctx, address, count, dtype):
     """`count` rows of `dtype` over the memory at `address` (int64): an array that owns nothing and checks no bounds."""
-    if not isinstance(dtype, types.DTypeSpec):
-        raise TypingError(f"table needs a dtype that is a global of the module, got {dtype}")
-    kind = types.Array(dtype.dtype, 1, "C")
+    kind = types.Array(_row_type("table", dtype), 1, "C")
 
     def generate(context, builder, signature, args):
         length = context.cast(builder, args[1], signature.args[1], types.intp)
-        return _rows(context, builder, kind, args[0], length)
+        return _view(context, builder, kind, args[0], length)
 
     return kind(types.int64, count, dtype), generate
 
 
 @intrinsic
-def rows(typingctx, address, dtype):
-    """A table whose length nobody asks for: `len` says 0, and an index is taken as it stands, not counted from the end
-    when it is negative, which costs three instructions at every access."""
-    if not isinstance(dtype, types.DTypeSpec):
-        raise TypingError(f"rows needs a dtype that is a global of the module, got {dtype}")
-    kind = types.Array(dtype.dtype, 1, "C")
+def rows(typingctx, address, count, dtype):
+    """A table whose length no kernel asks for: `len` says 0, so an index is taken as it stands. Counting a negative one
+    from the end, as numba does by the length, costs three instructions at every access.
+
+    Where numba checks bounds (NUMBA_BOUNDSCHECK=1, a test of ours) it is as long as it is.
+    """
+    kind = types.Array(_row_type("rows", dtype), 1, "C")
 
     def generate(context, builder, signature, args):
-        return _rows(context, builder, kind, args[0], context.get_constant(types.intp, 0))
+        length = context.get_constant(types.intp, 0)
+        if context.enable_boundscheck:
+            length = context.cast(builder, args[1], signature.args[1], types.intp)
+        return _view(context, builder, kind, args[0], length)
 
-    return kind(types.int64, dtype), generate
+    return kind(types.int64, count, dtype), generate

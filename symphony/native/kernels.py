@@ -138,18 +138,21 @@ def loading() -> Iterator[None]:
         config.CACHE_DIR = before
 
 
+OPTIONS = {"error_model": "numpy", "_nrt": False}
+"""C's rules for division, and no counting of references: a kernel allocates nothing and keeps nothing, yet numba would
+count an array up and down by locked instructions in every kernel that hands it on, which cost more than the work."""
+
+
 def kernel(function):
-    """Compile for shared tables: without the GIL, cached, C's rules for division. A kernel never raises."""
+    """Compile for shared tables: without the GIL, cached. A kernel never raises, and returns no array."""
     with loading():
-        return numba.njit(nogil=True, cache=_prepared() is not None, error_model="numpy", _nrt=False)(function)
+        return numba.njit(nogil=True, cache=_prepared() is not None, **OPTIONS)(function)
 
 
 def inlined(function):
     """A kernel without code of its own: it becomes part of each kernel that calls it. For what is called per node."""
     with loading():
-        return numba.njit(nogil=True, cache=_prepared() is not None, error_model="numpy", _nrt=False, forceinline=True)(
-            function
-        )
+        return numba.njit(nogil=True, cache=_prepared() is not None, forceinline=True, **OPTIONS)(function)
 
 
 def entry(signature):
@@ -157,7 +160,7 @@ def entry(signature):
 
     def decorate(function):
         with loading():
-            return numba.cfunc(signature, cache=_prepared() is not None, error_model="numpy", _nrt=False)(function)
+            return numba.cfunc(signature, cache=_prepared() is not None, **OPTIONS)(function)
 
     return decorate
 

@@ -29,94 +29,94 @@ RUN_MAP = np.dtype([(name, "<i8") for name in ADDRESSES + COUNTS + LOOP])
 
 @njit(inline="always")
 def run_row(m):
-    return rows(m.row, RUN)
+    return rows(m.row, 1, RUN)
 
 
 @njit(inline="always")
 def graph_of(m):
-    return rows(m.graph, GRAPH)
+    return rows(m.graph, 1, GRAPH)
 
 
 @njit(inline="always")
 def nodes_of(m):
-    return rows(m.nodes, NODE)
+    return rows(m.nodes, m.node_limit, NODE)
 
 
 @njit(inline="always")
 def cold_of(m):
-    return rows(m.cold, COLD)
+    return rows(m.cold, m.node_limit, COLD)
 
 
 @njit(inline="always")
 def marks_of(m):
-    return rows(m.marks, np.uint8)
+    return rows(m.marks, m.node_limit, np.uint8)
 
 
 @njit(inline="always")
 def remaining_of(m):
-    return rows(m.remaining, np.int32)
+    return rows(m.remaining, m.vertex_count, np.int32)
 
 
 @njit(inline="always")
 def edge_first_of(m):
-    return rows(m.edge_first, np.int32)
+    return rows(m.edge_first, m.vertex_count + 1, np.int32)
 
 
 @njit(inline="always")
 def edges_of(m):
-    return rows(m.edges, np.int32)
+    return rows(m.edges, m.edge_count, np.int32)
 
 
 @njit(inline="always")
 def order_of(m):
-    return rows(m.order, np.int32)
+    return rows(m.order, m.vertex_count, np.int32)
 
 
 @njit(inline="always")
 def vertex_at_of(m):
-    return rows(m.vertex_at, np.int32)
+    return rows(m.vertex_at, m.order_count, np.int32)
 
 
 @njit(inline="always")
 def ranks_of(m):
-    return rows(m.ranks, np.int64)
+    return rows(m.ranks, m.vertex_count, np.int64)
 
 
 @njit(inline="always")
 def ready_of(m):
-    return rows(m.ready, np.int64)
+    return rows(m.ready, m.order_count >> 6, np.int64)
 
 
 @njit(inline="always")
 def summary_of(m):
-    return rows(m.summary, np.int64)
+    return rows(m.summary, m.summary_count, np.int64)
 
 
 @njit(inline="always")
 def lanes_of(m):
-    return rows(m.lanes, LANE)
+    return rows(m.lanes, m.lane_count, LANE)
 
 
 @njit(inline="always")
 def groups_of(m):
-    return rows(m.groups, GROUP)
+    return rows(m.groups, m.group_count, GROUP)
 
 
 @njit(inline="always")
 def steps_of(m):
-    return rows(m.steps, STEP)
+    return rows(m.steps, m.step_count, STEP)
 
 
 @njit(inline="always")
 def inputs_of(m):
-    return rows(m.inputs, INPUT)
+    return rows(m.inputs, m.input_count, INPUT)
 
 
 @njit(inline="always")
 def outputs_of(m):
-    return rows(m.outputs, REF)
+    return rows(m.outputs, m.output_limit, REF)
 
 
 @njit(inline="always")
 def story_of(m):
-    return rows(m.story, STORY)
+    return rows(m.story, m.story_mask + 1, STORY)

@@ -473,7 +473,6 @@ def dispatch(maps, r, node, player, position, seat, now):
     if state_of(before) != PENDING or attempt_of(before) >= LAST_ATTEMPT:
         return REFUSED
     attempt = attempt_of(before) + 1
-    prefetch(edges_of(m), edge_first_of(m)[node])
     nodes[node].position = position
     nodes[node].seat = seat
     verdict = move_node(maps, r, node, before, DISPATCHED, attempt, player, CHOSEN, now)

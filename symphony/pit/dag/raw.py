@@ -3,11 +3,11 @@
 A raw graph's nodes have no outputs and no player: `hand_out` commits dispatched, `complete_many` commits done.
 """
 
-from symphony.native.atomics import load_acquire
+from symphony.native.atomics import load_acquire, prefetch
 from symphony.native.kernels import kernel
 from symphony.pit.dag.machine import OK, REFUSED, complete, dispatch, first_ready, head_node, move_run, take_head
 from symphony.pit.dag.word import DISPATCHED, RUN_COMPLETED, state_of
-from symphony.pit.run_map import graph_of, nodes_of
+from symphony.pit.run_map import edge_first_of, edges_of, graph_of, nodes_of
 from symphony.pit.tables import NONE
 
 
@@ -53,18 +53,21 @@ def play_through(maps, r, now):
 
     States by compare-and-swap, story and priority order are all on: what the tracker's figure measures.
     """
+    m = maps[r]
     count = 0
     while True:
         vertex = first_ready(maps, r, 0)
         if vertex < 0:
             break
         take_head(maps, r, vertex, vertex)
+        # Its edges are walked right after the two words are committed: the line comes in meanwhile.
+        prefetch(edges_of(m), edge_first_of(m)[vertex])
         if dispatch(maps, r, vertex, 0, 0, NONE, now) <= 0:
             return REFUSED
-        word = load_acquire(nodes_of(maps[r])["word"], vertex)
+        word = load_acquire(nodes_of(m)["word"], vertex)
         if complete(maps, r, vertex, word, 3, now) != OK:
             return REFUSED
         count += 1
-    if graph_of(maps[r])[0].vertices_left == 0:
+    if graph_of(m)[0].vertices_left == 0:
         move_run(maps, r, RUN_COMPLETED, 3, now)
     return count
