@@ -23,7 +23,7 @@ BEHIND = (
 """Methods behind the public ones that write tables: the loop's and the door's rare work."""
 
 _PROTOTYPE = re.compile(r"^[a-z_0-9 ]+\**\s*\**(sym_\w+)\(", re.M)
-_DECORATORS = {"kernel", "entry"}
+_DECORATORS = {"kernel", "inlined", "entry"}
 
 
 def everything() -> set[str]:

@@ -77,7 +77,7 @@ EXEMPT: dict[str, str] = {
                 "segment.Segment.address", "segment.Segment.address_of_stamp", "segment.Segment.buffer", "segment.stride_of",
                 "segment.Segment.generation", "segment.Segment.offset", "segment.Segment.regions", "segment.Segment.table",
                 "segment.Region.stride", "names.base_path", "names.check_instance_name", "names.segment_name",
-                "names.told_by", "registry.Registry.names", "space.path_of", "space.up", "counters.Counters",
+                "names.base_if_there", "names.told_by", "registry.Registry.names", "space.path_of", "space.up", "counters.Counters",
                 "counters.Counters.read", "counters.Counters.value",
             )
         ), READS,
@@ -106,7 +106,7 @@ EXEMPT: dict[str, str] = {
             _P + "artifact.store." + name
             for name in (
                 "Arena.address", "Arena.size", "ArtifactRef.view", "Store.address_of", "Store.bytes_at", "Store.live",
-                "Store.names", "Store.payload", "Store.totals", "size_class",
+                "Store.names", "Store.payload", "Store.size_of_run", "Store.totals", "size_class",
             )
         ), READS,
     ),
